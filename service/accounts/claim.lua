@@ -1,0 +1,19 @@
+--[[
+  Claim a lookup for a user, for a while or for good. First come, first served; one's own claim may be renewed.
+
+  KEYS[1]  the lookup
+  ARGV[1]  user id
+  ARGV[2]  how long the claim holds, ms; 0 for good
+
+  Returns the id of the user who has it now.
+]]
+local lookup, user, holds = KEYS[1], ARGV[1], tonumber(ARGV[2])
+
+local holder = redis.call("GET", lookup)
+if holder and holder ~= user then return holder end
+if holds > 0 then
+  redis.call("SET", lookup, user, "PX", ARGV[2])
+else
+  redis.call("SET", lookup, user)
+end
+return user

@@ -1,0 +1,34 @@
+"""Roles and what they permit: the operator's table in `config/roles.toml`."""
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+from service.settings import CONFIG, SettingsError
+
+USER, MODERATOR, ADMIN = "user", "moderator", "admin"
+
+
+class Roles:
+    """The table of roles, each with its permissions."""
+
+    def __init__(self, table: dict[str, frozenset[str]]) -> None:
+        self.table = table
+
+    @classmethod
+    def load(cls, path: Path = CONFIG / "roles.toml") -> "Roles":
+        """Read the table; raises `SettingsError` when it cannot be used."""
+        try:
+            entries = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = {role: frozenset(map(str, entry["permissions"])) for role, entry in entries.items()}
+        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+            raise SettingsError([f"{path} cannot be used: {error!r}"]) from error
+        if missing := {USER, MODERATOR, ADMIN} - table.keys():
+            raise SettingsError([f"{path} must keep these roles: {', '.join(sorted(missing))}"])
+        if odd := [name for name in (*table, *set().union(*table.values())) if not name.isascii() or " " in name]:
+            raise SettingsError([f"{path} has a name with spaces or letters beyond ASCII: {odd[0]}"])
+        return cls(table)
+
+    def permissions(self, roles: Iterable[str]) -> tuple[str, ...]:
+        """What these roles permit together, sorted; a role that is no longer in the table permits nothing."""
+        return tuple(sorted(set().union(*(self.table.get(role, frozenset()) for role in roles))))

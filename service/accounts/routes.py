@@ -1,0 +1,126 @@
+"""Accounts over HTTP: make one, look at it, change it."""
+
+from aiohttp import web
+
+from service.accounts.fields import Email, Name, Picture
+from service.accounts.users import User
+from service.audit import events
+from service.audit.events import Event
+from service.errors import EmailExists, Forbidden, InvalidToken, NotFound
+from service.http import answers, guard
+from service.http.body import Body, read
+from service.http.browser import with_browser_session
+from service.http.guard import client, principal
+from service.http.signing_in import wants_cookies, welcome
+from service.http.throttle import charge, limited, origin
+from service.limits.limiter import Charge
+from service.parts import parts
+
+routes = web.RouteTableDef()
+
+READ_USERS = "users:read"
+
+
+class Registration(Body):
+    email: Email
+    password: str
+    first_name: Name | None = None
+    last_name: Name | None = None
+    name: Name | None = None
+
+
+class Profile(Body):
+    """A field that is not there stays as it is; `null` empties it."""
+
+    first_name: Name | None = None
+    last_name: Name | None = None
+    name: Name | None = None
+    picture: Picture | None = None
+
+
+class PasswordChange(Body):
+    current_password: str
+    new_password: str
+
+
+@routes.post("/api/auth/register")
+@guard.anyone
+@with_browser_session
+@limited("register")
+async def register(request: web.Request) -> web.Response:
+    """Make an account and sign its owner in."""
+    its, cookies = parts(request), wants_cookies(request)
+    wanted = await read(request, Registration)
+    its.passwords.check(wanted.password, wanted.email, wanted.first_name, wanted.last_name, wanted.name)
+    if await its.users.find_by_email(wanted.email):
+        raise EmailExists  # before the work of hashing; `register` decides
+    user = await its.users.register(
+        User(
+            id="",
+            email=wanted.email,
+            password=await its.passwords.hash(wanted.password),
+            first_name=wanted.first_name,
+            last_name=wanted.last_name,
+            name=wanted.name,
+        )
+    )
+    events.record(Event.USER_REGISTERED, user_id=user.id, ip=client(request).address)
+    signed = await its.signin.begin(user, ("pwd",), client(request))
+    return await welcome(request, signed, in_cookies=cookies, status=201)
+
+
+@routes.get("/api/auth/me")
+@guard.user
+async def me(request: web.Request) -> web.Response:
+    """Who I am."""
+    return await _profile(request)
+
+
+@routes.get("/api/users/profile")
+@guard.user
+async def profile(request: web.Request) -> web.Response:
+    """My profile."""
+    return await _profile(request)
+
+
+@routes.patch("/api/users/profile")
+@guard.user
+async def change_profile(request: web.Request) -> web.Response:
+    """Change my names or my picture."""
+    changes = (await read(request, Profile)).model_dump(exclude_unset=True)
+    stored_as = {"first_name": "first", "last_name": "last", "name": "name", "picture": "pic"}
+    if changes:
+        await parts(request).users.change(
+            principal(request).user_id, **{stored_as[name]: value for name, value in changes.items()}
+        )
+    return await _profile(request)
+
+
+@routes.get("/api/users/{id}")
+@guard.user
+async def user(request: web.Request) -> web.Response:
+    """A user: oneself, or with `users:read` anybody."""
+    wanted, asking = request.match_info["id"], principal(request)
+    if wanted != asking.user_id and READ_USERS not in asking.permissions:
+        raise Forbidden(required=[READ_USERS])
+    if not (found := await parts(request).users.find(wanted)):
+        raise NotFound("There is no such user")
+    return answers.answer({"user": answers.user(found, parts(request))})
+
+
+@routes.post("/api/auth/password/change")
+@guard.user
+async def change_password(request: web.Request) -> web.Response:
+    """Set a new password; every other session ends."""
+    asking = principal(request)
+    wanted = await read(request, PasswordChange)
+    await charge(request, Charge("login", (origin(request), asking.email)), Charge("login-account", (asking.email,)))
+    await parts(request).signin.change_password(asking, wanted.current_password, wanted.new_password, client(request))
+    return answers.nothing()
+
+
+async def _profile(request: web.Request) -> web.Response:
+    found = await parts(request).users.find(principal(request).user_id)
+    if found is None:
+        raise InvalidToken("The account is gone")
+    return answers.answer({"user": answers.user(found, parts(request))})

@@ -1,0 +1,127 @@
+"""The composition root: puts the parts together and hangs the routes in."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import structlog
+from aiohttp import web
+from redis.asyncio import Redis
+
+from service.accounts.passwords import Passwords, load_common
+from service.accounts.roles import Roles
+from service.accounts.routes import routes as account_routes
+from service.accounts.users import Users
+from service.clock import Clock
+from service.errors import StoreUnavailable
+from service.http import cors, problems
+from service.http.address import Proxies
+from service.http.body import LARGEST
+from service.http.cookies import Cookies
+from service.http.csrf import Csrf
+from service.http.examples import routes as example_routes
+from service.http.health import routes as health_routes
+from service.http.throttle import tell_what_is_left
+from service.limits import policies
+from service.limits.limiter import Limiter
+from service.parts import PARTS, Parts, State
+from service.sessions.families import Families
+from service.sessions.refresh_tokens import RefreshTokens
+from service.sessions.routes import routes as session_routes
+from service.sessions.signin import SignIn
+from service.settings import CONFIG, Settings
+from service.store import Store
+from service.tokens.access import AccessTokens
+from service.tokens.check import Check
+from service.tokens.keys import Keys
+from service.tokens.routes import routes as token_routes
+from service.vault import Vault
+
+log = structlog.get_logger("service.app")
+
+UPKEEP_EVERY = 5.0  # seconds
+
+
+def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = None) -> Parts:
+    """All parts, joined; raises `SettingsError` for a table or a key file that cannot be used."""
+    vault, clock, roles = Vault(settings.secrets), Clock(), Roles.load()
+    store = Store(redis, settings.redis_wait_replicas)
+    users, families = Users(store, clock, vault), Families(store, clock, settings)
+    keys, refresh_tokens = Keys(store, clock, vault, settings), RefreshTokens(vault)
+    access_tokens = AccessTokens(keys, clock, roles, settings)
+    passwords = passwords or Passwords(
+        common=load_common(CONFIG / "common-passwords.txt"),
+        queue=50 * (os.cpu_count() or 1),
+        bcrypt_rounds=settings.bcrypt_rounds,
+    )
+    return Parts(
+        settings=settings,
+        store=store,
+        clock=clock,
+        roles=roles,
+        users=users,
+        passwords=passwords,
+        families=families,
+        refresh_tokens=refresh_tokens,
+        access_tokens=access_tokens,
+        keys=keys,
+        check=Check(access_tokens, families),
+        signin=SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, settings),
+        limiter=Limiter(store, vault, policies.load(settings)),
+        proxies=Proxies(settings.trusted_proxies),
+        cookies=Cookies(settings),
+        csrf=Csrf(vault, settings),
+        state=State(started=datetime.now(UTC)),
+    )
+
+
+def make_app(its: Parts) -> web.Application:
+    """The application that serves these parts; it closes them when it stops."""
+    app = web.Application(middlewares=[problems.edge], client_max_size=LARGEST)
+    app[PARTS] = its
+    tables = [account_routes, session_routes, token_routes, health_routes]
+    # The example under /api/users/ must come before the route that takes any id there.
+    for table in [example_routes, *tables] if its.settings.examples else tables:
+        app.add_routes(table)
+    cors.allow_origins(app)
+    problems.harden(app)
+    app.on_response_prepare.append(tell_what_is_left)
+    app.cleanup_ctx.append(_running)
+    return app
+
+
+async def look_after(its: Parts) -> None:
+    """What every instance does now and then: follow Redis' clock, its condition and its keys."""
+    its.clock.anchor(await its.store.time())
+    its.state.condition = await its.store.condition()
+    await its.keys.refresh()
+
+
+async def _running(app: web.Application) -> AsyncIterator[None]:
+    its = app[PARTS]
+    with suppress(StoreUnavailable):
+        await look_after(its)
+    upkeep = asyncio.create_task(_keep_looking_after(its))
+    yield
+    upkeep.cancel()
+    with suppress(asyncio.CancelledError):
+        await upkeep
+    await its.store.close()
+    its.passwords.close()
+
+
+async def _keep_looking_after(its: Parts) -> None:
+    """The same again and again; soon again while Redis is away, so that recovery is noticed."""
+    pause = UPKEEP_EVERY
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            await look_after(its)
+            pause = UPKEEP_EVERY
+        except StoreUnavailable:
+            pause = 0.5
+        except Exception:
+            # Whatever it is, the next round may do better, and requests are answered meanwhile.
+            log.exception("upkeep.failed")

@@ -1,0 +1,123 @@
+"""The command line: `python -m service` serves, `python -m service create-admin EMAIL` makes the first admin."""
+
+import argparse
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from service import __version__, logs
+from service.accounts.emails import InvalidEmail, canonical
+from service.accounts.roles import ADMIN, USER
+from service.accounts.users import User
+from service.app import assemble
+from service.audit import events
+from service.audit.events import Event
+from service.errors import ServiceError
+from service.parts import Parts
+from service.serving import open_redis, serve
+from service.settings import Settings, SettingsError, load
+from service.store import connect
+
+T = TypeVar("T")
+OK, FAILED, MISCONFIGURED = 0, 1, 3
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command; 0 is success, 1 a failure, 2 a wrong call, 3 settings that cannot be."""
+    called = _parser().parse_args(arguments)
+    try:
+        settings = load(os.environ, Path(".env"))
+        if called.command == "create-admin":
+            logs.configure(settings, sys.stderr)
+            return _run(_create_admin(settings, called.email))
+        logs.configure(settings)
+        _run(serve(settings))
+        return OK
+    except SettingsError as error:
+        print("Gatepost cannot start:", *(f"  - {mistake}" for mistake in error.mistakes), sep="\n", file=sys.stderr)
+        return MISCONFIGURED
+    except ServiceError as error:
+        print(error.detail, file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        if type(error).__name__ != "EmbeddedRedisError":
+            raise
+        print(error, file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m service", description="Gatepost, an authentication service.")
+    parser.add_argument("--version", action="version", version=f"gatepost {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="serve until SIGTERM or Ctrl-C (the default)")
+    admin = commands.add_parser(
+        "create-admin",
+        help="make an admin account, or make an existing account an admin",
+        description="The password of a new account is asked for, or read from standard input.",
+    )
+    admin.add_argument("email", metavar="EMAIL")
+    return parser
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """On uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+async def _create_admin(settings: Settings, email: str) -> int:
+    try:
+        email = canonical(email)
+    except InvalidEmail as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    async with open_redis(settings) as url:
+        its = assemble(settings, connect(url))
+        try:
+            its.clock.anchor(await its.store.time())
+            print(await _promote(its, email) or await _make(its, email))
+        finally:
+            await its.store.close()
+            its.passwords.close()
+    return OK
+
+
+async def _promote(its: Parts, email: str) -> str | None:
+    """Make an existing account an admin: the record first, then its tokens become stale."""
+    if not (user := await its.users.find_by_email(email)):
+        return None
+    if ADMIN in user.roles:
+        return f"{email} is an admin already."
+    await its.users.change(user.id, roles=" ".join((*user.roles, ADMIN)))
+    await its.families.outdate_tokens(user.id)
+    events.record(Event.ADMIN_CREATED, user_id=user.id, by="command line")
+    return f"{email} is an admin now."
+
+
+async def _make(its: Parts, email: str) -> str:
+    password = _ask_for_password()
+    its.passwords.check(password, email)
+    user = User(id="", email=email, password=await its.passwords.hash(password), email_verified=True)
+    made = await its.users.register(replace(user, roles=(USER, ADMIN)))
+    events.record(Event.ADMIN_CREATED, user_id=made.id, by="command line")
+    return f"{email} is an admin now, with a new account."
+
+
+def _ask_for_password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Once more: ") != password:
+        raise ServiceError("The two passwords differ; nothing was changed.")
+    return password

@@ -1,0 +1,264 @@
+"""What can go wrong, in the words of the domain; `http/problems.py` translates each to an answer, once.
+
+    ServiceError
+    ├── BadRequest 400            ValidationFailed (WeakPassword) · MalformedJson
+    ├── NotSignedIn 401           NoToken · InvalidToken · TokenExpired · TokenRevoked · TokenStale
+    │   │                         InvalidCredentials
+    │   └── RefreshRefused        NoRefreshToken · InvalidRefreshToken · RefreshTokenReused · SessionEnded
+    ├── Refused 403               Forbidden · AccountDisabled · CsrfFailed · OriginForbidden
+    ├── NotFound 404 · MethodNotAllowed 405 · RequestTimeout 408 · EmailExists 409
+    ├── PayloadTooLarge 413 · UnsupportedMediaType 415 · RateLimited 429
+    └── Unavailable 503           StoreUnavailable · Overloaded
+
+An error says what a client may know: `detail` is written for the person who reads the answer, never taken from
+a library. `members` are added to the problem (RFC 9457, section 3.2), `headers` to the answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class ServiceError(Exception):
+    """An error with an answer of its own: a status, a stable code and a sentence."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    title: ClassVar[str] = "Something went wrong on our side"
+
+    def __init__(self, detail: str | None = None, **members: Any) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.members = members
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
+
+
+class BadRequest(ServiceError):
+    status = 400
+    code = "VALIDATION_ERROR"
+    title = "The request is not valid"
+
+
+class ValidationFailed(BadRequest):
+    """One or more fields are missing, unknown or of the wrong form; `errors` names each."""
+
+    def __init__(self, errors: Sequence[Mapping[str, str]]) -> None:
+        super().__init__("; ".join(f"{error['field']}: {error['message']}" for error in errors), errors=errors)
+
+
+class WeakPassword(ValidationFailed):
+    """The password is too short, too long, too common or too close to its owner."""
+
+    def __init__(self, message: str, field: str = "password") -> None:
+        super().__init__([{"field": field, "message": message}])
+
+
+class MalformedJson(BadRequest):
+    code = "MALFORMED_JSON"
+    title = "The body is not a JSON object"
+
+
+class NotSignedIn(ServiceError):
+    """The caller did not show who they are. Every such answer carries a challenge (RFC 6750, section 3)."""
+
+    status = 401
+    code = "INVALID_TOKEN"
+    title = "Not signed in"
+    challenge: ClassVar[str | None] = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        error = f', error="{self.challenge}", error_description="{self.title}"' if self.challenge else ""
+        return {"WWW-Authenticate": f'Bearer realm="gatepost"{error}'}
+
+
+class NoToken(NotSignedIn):
+    code = "NO_TOKEN"
+    title = "No access token was sent"
+
+
+class InvalidToken(NotSignedIn):
+    code = "INVALID_TOKEN"
+    title = "The access token is not valid"
+    challenge = "invalid_token"
+
+
+class TokenExpired(NotSignedIn):
+    code = "TOKEN_EXPIRED"
+    title = "The access token has expired"
+    challenge = "invalid_token"
+
+
+class TokenRevoked(NotSignedIn):
+    """The token's session is over, or the token itself was revoked."""
+
+    code = "TOKEN_REVOKED"
+    title = "The access token has been revoked"
+    challenge = "invalid_token"
+
+
+class TokenStale(NotSignedIn):
+    """The user's rights or password changed after the token was made; a refresh brings a good one."""
+
+    code = "TOKEN_STALE"
+    title = "The account has changed since the access token was issued; refresh it"
+    challenge = "invalid_token"
+
+
+class InvalidCredentials(NotSignedIn):
+    code = "INVALID_CREDENTIALS"
+    title = "The email or the password is not right"
+
+
+class RefreshRefused(NotSignedIn):
+    """A definitive no to a refresh: the client should forget its tokens and ask the person to sign in."""
+
+    code = "INVALID_REFRESH_TOKEN"
+    title = "The refresh token was refused"
+
+
+class NoRefreshToken(RefreshRefused):
+    code = "NO_REFRESH_TOKEN"
+    title = "No refresh token was sent"
+
+
+class InvalidRefreshToken(RefreshRefused):
+    code = "INVALID_REFRESH_TOKEN"
+    title = "The refresh token is not valid"
+
+
+class RefreshTokenReused(RefreshRefused):
+    """A generation that had already been exchanged came back: assume theft (RFC 9700, section 4.14.2)."""
+
+    code = "REFRESH_TOKEN_REUSED"
+    title = "The refresh token had already been used; the session has been ended to protect the account"
+
+
+class SessionEnded(RefreshRefused):
+    """The session is over; `reason` says why where that is still known."""
+
+    code = "SESSION_ENDED"
+    title = "The session has ended"
+
+
+class Refused(ServiceError):
+    status = 403
+    code = "FORBIDDEN"
+    title = "Not allowed"
+
+
+class Forbidden(Refused):
+    """A known caller without the right; `required` names the roles or permissions that would do."""
+
+
+class AccountDisabled(Refused):
+    code = "ACCOUNT_DISABLED"
+    title = "The account is disabled"
+
+
+class CsrfFailed(Refused):
+    code = "CSRF_FAILED"
+    title = "The CSRF token is missing or belongs to another session"
+
+
+class OriginForbidden(Refused):
+    code = "ORIGIN_FORBIDDEN"
+    title = "Requests from this origin are not allowed"
+
+
+class NotFound(ServiceError):
+    status = 404
+    code = "NOT_FOUND"
+    title = "There is nothing here"
+
+
+class MethodNotAllowed(ServiceError):
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
+    title = "This method is not allowed here"
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        super().__init__(f"Allowed here: {', '.join(allowed)}")
+        self.allowed = allowed
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Allow": ", ".join(self.allowed)}
+
+
+class RequestTimeout(ServiceError):
+    """The body did not arrive in time; the connection is closed with the answer."""
+
+    status = 408
+    code = "REQUEST_TIMEOUT"
+    title = "The request took too long to arrive"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Connection": "close"}
+
+
+class EmailExists(ServiceError):
+    status = 409
+    code = "EMAIL_EXISTS"
+    title = "There is already an account with this email"
+
+
+class PayloadTooLarge(ServiceError):
+    status = 413
+    code = "PAYLOAD_TOO_LARGE"
+    title = "The body is too large"
+
+
+class UnsupportedMediaType(ServiceError):
+    status = 415
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    title = "The body must be application/json in UTF-8"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Accept": "application/json"}
+
+
+class RateLimited(ServiceError):
+    status = 429
+    code = "RATE_LIMITED"
+    title = "Too many requests"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many requests; try again in {retry_after} s", retryAfter=retry_after)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.retry_after)}
+
+
+class Unavailable(ServiceError):
+    """Not now: nothing was decided, nothing is lost, no cookie is touched; the same request may come again."""
+
+    status = 503
+    code = "SERVICE_UNAVAILABLE"
+    title = "The service cannot answer right now"
+    retry_after: ClassVar[int] = 1
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, retryAfter=self.retry_after)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.retry_after)}
+
+
+class StoreUnavailable(Unavailable):
+    """Redis is away, slow, full or changing masters."""
+
+
+class Overloaded(Unavailable):
+    """More passwords wait to be hashed than can be served soon."""
+
+    code = "OVERLOADED"
+    title = "Too many sign-ins at once"
+    retry_after = 2

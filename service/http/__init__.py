@@ -1,0 +1,1 @@
+"""The HTTP edge: who is asking, from where, and how answers look."""

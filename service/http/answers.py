@@ -1,0 +1,83 @@
+"""The shapes of our answers."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from service.accounts.users import User
+from service.http.cookies import Cookies
+from service.parts import Parts, parts
+from service.sessions.signin import SignedIn
+
+
+def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """JSON."""
+    return web.Response(body=orjson.dumps(content), status=status, headers=headers, content_type="application/json")
+
+
+def nothing() -> web.Response:
+    """204."""
+    return web.Response(status=204)
+
+
+def moment(time: datetime | None) -> str | None:
+    """A time as RFC 3339 in UTC, to the millisecond."""
+    if time is None:
+        return None
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def user(person: User, its: Parts) -> dict[str, Any]:
+    """`User`."""
+    return {
+        "id": person.id,
+        "email": person.email,
+        "emailVerified": person.email_verified,
+        "firstName": person.first_name,
+        "lastName": person.last_name,
+        "name": person.display_name,
+        "picture": person.picture,
+        "roles": person.roles,
+        "permissions": its.roles.permissions(person.roles),
+        "provider": person.provider,
+        "identities": [],
+        "active": person.active,
+        "createdAt": moment(person.created_at),
+        "updatedAt": moment(person.updated_at),
+        "lastLoginAt": moment(person.last_login_at),
+    }
+
+
+def tokens(request: web.Request, signed: SignedIn, *, in_cookies: bool) -> dict[str, Any]:
+    """The tokens of a sign-in or a refresh; the refresh token is in the body only where it is not in a cookie."""
+    fields = {
+        "accessToken": signed.access.text,
+        "tokenType": "Bearer",
+        "expiresIn": signed.access.expires_in,
+        "csrfToken": parts(request).csrf.token(signed.session_id),
+    }
+    if not in_cookies:
+        fields |= {"refreshToken": signed.refresh_token, "refreshExpiresIn": signed.refresh_expires_in}
+    return fields
+
+
+def with_tokens(
+    request: web.Request, signed: SignedIn, *, in_cookies: bool, status: int = 200, **members: Any
+) -> web.Response:
+    """A sign-in or a refresh, delivered in cookies or in the body."""
+    fields = tokens(request, signed, in_cookies=in_cookies)
+    response = answer(members | fields, status)
+    if in_cookies:
+        cookies: Cookies = parts(request).cookies
+        cookies.sign_in(
+            response,
+            signed.access.text,
+            signed.access.expires_in,
+            signed.refresh_token,
+            signed.refresh_expires_in,
+            fields["csrfToken"],
+        )
+    return response

@@ -1,0 +1,110 @@
+"""Request bodies: one JSON object of known fields, or a clear refusal. Nothing is coerced, nothing is guessed."""
+
+import asyncio
+import json
+import re
+from typing import Any, NoReturn, TypeVar
+
+from aiohttp import ClientConnectionResetError, hdrs, web
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from service.errors import MalformedJson, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
+
+LARGEST = 16 * 1024  # bytes
+DEEPEST = 16
+ARRIVES_WITHIN = 10.0  # seconds
+
+M = TypeVar("M", bound="Body")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+class Body(BaseModel):
+    """A body's fields, in camelCase on the wire. Unknown fields are refused, types are taken strictly."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, hide_input_in_errors=True
+    )
+
+
+async def read(request: web.Request, model: type[M]) -> M:
+    """The body as this model; raises a 400, 408, 413 or 415 of `service.errors`."""
+    fields = _parse(await _text(request))
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        # Only the place and the sentence: what was sent may be a password.
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise ValidationFailed(
+            [
+                {"field": ".".join(map(str, problem["loc"])), "message": _sentence(problem["type"], problem["msg"])}
+                for problem in found
+            ]
+        ) from None
+
+
+async def read_optional(request: web.Request, model: type[M]) -> M | None:
+    """The body as this model, `None` where there is none."""
+    return await read(request, model) if request.can_read_body else None
+
+
+async def _text(request: web.Request) -> str:
+    if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise UnsupportedMediaType("Compressed bodies are not accepted")
+    if (request.content_length or 0) > LARGEST:
+        raise PayloadTooLarge
+    try:
+        async with asyncio.timeout(ARRIVES_WITHIN):
+            return (await request.read()).decode("utf-8")
+    except TimeoutError as error:
+        raise RequestTimeout from error
+    except web.HTTPRequestEntityTooLarge as error:
+        raise PayloadTooLarge from error
+    except UnicodeDecodeError as error:
+        raise MalformedJson("The body is not UTF-8") from error
+    except (ClientConnectionResetError, web.RequestPayloadError) as error:
+        raise MalformedJson("The body ended early") from error
+
+
+def _parse(text: str) -> dict[str, Any]:
+    if text.count("{") + text.count("[") > DEEPEST and _depth(text) > DEEPEST:
+        raise MalformedJson(f"The body nests deeper than {DEEPEST}")
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedJson from error
+    if not isinstance(value, dict):
+        raise MalformedJson
+    return value
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for sign in _STRING.sub("", text):
+        if sign in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif sign in "}]":
+            depth -= 1
+    return deepest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _sentence(kind: str, message: str) -> str:
+    match kind:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is not a known field"
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,97 @@
+"""The browser before anybody has signed in: a short session that aiohttp-session keeps for us.
+
+Redis
+    browser:<digest>  string  what the session holds, as JSON; expires ten minutes after the last change
+
+It binds a CSRF token, and later the start of an OAuth sign-in, to one browser. Its cookie holds 256 random bits and
+Redis only their digest. A sign-in ends it (session fixation, ASVS 7.2.4).
+"""
+
+import hashlib
+import json
+import secrets
+from datetime import timedelta
+from functools import wraps
+
+import aiohttp_session
+from aiohttp import web
+
+from service.http.cookies import Cookies
+from service.http.guard import Handler
+from service.parts import parts
+from service.store import Store
+
+LASTS = timedelta(minutes=10)
+_BINDING = "binding"
+
+
+class BrowserSessions(aiohttp_session.AbstractStorage):
+    """aiohttp-session's storage on our own `Store`, so that an outage is a 503 here as everywhere."""
+
+    def __init__(self, store: Store, cookies: Cookies, secure: bool) -> None:
+        super().__init__(
+            cookie_name=cookies.named("browser"),
+            domain=None,
+            max_age=int(LASTS.total_seconds()),
+            path="/",
+            secure=secure or None,
+            httponly=True,
+            samesite="Lax",
+        )
+        self._store = store
+        self._secure = secure or None
+
+    async def load_session(self, request: web.Request) -> aiohttp_session.Session:
+        identity = self.load_cookie(request)
+        stored = await self._store.one(("GET", _key(identity))) if identity else None
+        if stored is None:
+            return aiohttp_session.Session(None, data=None, new=True, max_age=self.max_age)
+        return aiohttp_session.Session(identity, data=json.loads(stored), new=False, max_age=self.max_age)
+
+    async def save_session(
+        self, request: web.Request, response: web.StreamResponse, session: aiohttp_session.Session
+    ) -> None:
+        if session.empty:
+            if session.identity:
+                await self._store.one(("DEL", _key(str(session.identity))))
+                # The library's own deletion lacks Secure, so that a browser would keep a prefixed cookie.
+                response.set_cookie(
+                    self.cookie_name, "", max_age=0, path="/", secure=self._secure, httponly=True, samesite="Lax"
+                )
+            return
+        identity = str(session.identity or secrets.token_urlsafe(32))
+        self.save_cookie(response, identity, max_age=session.max_age)
+        data = json.dumps(self._get_session_data(session))
+        await self._store.one(("SET", _key(identity), data, "EX", int(LASTS.total_seconds())))
+
+
+def with_browser_session(handler: Handler) -> Handler:
+    """The route may use the browser's session; all others are spared the look."""
+
+    @wraps(handler)
+    async def wrapped(request: web.Request) -> web.StreamResponse:
+        its = parts(request)
+        storage = BrowserSessions(its.store, its.cookies, its.settings.cookie_secure)
+        response: web.StreamResponse = await aiohttp_session.session_middleware(storage)(request, handler)
+        return response
+
+    return wrapped
+
+
+async def binding(request: web.Request) -> str:
+    """A random name of this browser, made when first asked for."""
+    session = await aiohttp_session.get_session(request)
+    if _BINDING not in session:
+        session[_BINDING] = secrets.token_urlsafe(16)
+    return str(session[_BINDING])
+
+
+async def forget(request: web.Request) -> None:
+    """End the browser's session: somebody has signed in."""
+    session = await aiohttp_session.get_session(request)
+    if not session.new:
+        session.invalidate()
+
+
+def _key(identity: str) -> str:
+    return "browser:" + hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]

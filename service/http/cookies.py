@@ -1,0 +1,79 @@
+"""The three cookies of a signed-in browser, always set and removed with the same attributes.
+
+    accessToken   HttpOnly, Path /           the access token
+    refreshToken  HttpOnly, Path /api/auth   the refresh token, which no other path ever receives
+    csrfToken     readable, Path /           the CSRF token of the session, to be sent back as a header
+
+Where they are Secure their names say so: `__Host-` binds a cookie to this very host, `__Secure-` is for the one with
+a narrower path and for all where `COOKIE_DOMAIN` is set (RFC 6265bis, section 4.1.3).
+"""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from service.settings import Settings
+
+REFRESH_PATH = "/api/auth"
+
+
+@dataclass(frozen=True)
+class _Cookie:
+    name: str
+    path: str
+    httponly: bool
+
+
+class Cookies:
+    """Reads, sets and removes our cookies."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._domain = settings.cookie_domain
+        self._secure = settings.cookie_secure
+        self._samesite = settings.cookie_samesite.capitalize()
+        self._access = _Cookie(self.named("accessToken"), "/", httponly=True)
+        self._refresh = _Cookie(self.named("refreshToken", REFRESH_PATH), REFRESH_PATH, httponly=True)
+        self._csrf = _Cookie(self.named("csrfToken"), "/", httponly=False)
+
+    def named(self, name: str, path: str = "/") -> str:
+        """A cookie's name with the strictest prefix that it can have."""
+        if not self._secure:
+            return name
+        return ("__Secure-" if self._domain or path != "/" else "__Host-") + name
+
+    def access_token(self, request: web.Request) -> str | None:
+        return request.cookies.get(self._access.name) or None
+
+    def refresh_token(self, request: web.Request) -> str | None:
+        return request.cookies.get(self._refresh.name) or None
+
+    def any(self, request: web.Request) -> bool:
+        """Whether the browser holds any of our cookies."""
+        return any(cookie.name in request.cookies for cookie in (self._access, self._refresh, self._csrf))
+
+    def sign_in(
+        self, response: web.Response, access: str, access_lasts: int, refresh: str, refresh_lasts: int, csrf: str
+    ) -> None:
+        self._set(response, self._access, access, access_lasts)
+        self._set(response, self._refresh, refresh, refresh_lasts)
+        self.set_csrf(response, csrf, refresh_lasts)
+
+    def set_csrf(self, response: web.Response, token: str, lasts: int | None = None) -> None:
+        self._set(response, self._csrf, token, lasts)
+
+    def sign_out(self, response: web.StreamResponse) -> None:
+        """Remove all three. A deletion without `Secure` is ignored for a prefixed cookie, so it has everything."""
+        for cookie in (self._access, self._refresh, self._csrf):
+            self._set(response, cookie, "", 0)
+
+    def _set(self, response: web.StreamResponse, cookie: _Cookie, value: str, lasts: int | None) -> None:
+        response.set_cookie(
+            cookie.name,
+            value,
+            max_age=lasts,
+            path=cookie.path,
+            domain=self._domain,
+            secure=self._secure or None,
+            httponly=cookie.httponly or None,
+            samesite=self._samesite,
+        )

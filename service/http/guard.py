@@ -1,0 +1,125 @@
+"""Who is asking. Every route says who may: `anyone`, `optional_user`, `user`, `role(...)` or `permission(...)`.
+
+    @routes.get("/api/users/{id}")
+    @guard.user
+    async def ...
+
+A bearer token wins over a cookie. A caller who was recognised by a cookie must bring the session's CSRF token for
+anything that is not safe.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import wraps
+
+from aiohttp import hdrs, web
+
+from service.client import Client
+from service.errors import Forbidden, InvalidToken, NoToken, NotSignedIn
+from service.parts import parts
+from service.tokens.access import Principal
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Guard = Callable[[Handler], Handler]
+
+_PRINCIPAL = web.RequestKey("principal", Principal)
+_CLIENT = web.RequestKey("client", Client)
+_USER_AGENT_LONGEST = 256
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may use a route; kept on its handler as `access`, for the documentation and the tests."""
+
+    who: str
+    any_of: tuple[str, ...] = ()
+
+
+def principal(request: web.Request) -> Principal:
+    """Who is asking, on a route that needs to know."""
+    return request[_PRINCIPAL]
+
+
+def optional_principal(request: web.Request) -> Principal | None:
+    return request.get(_PRINCIPAL)
+
+
+def client(request: web.Request) -> Client:
+    """Where the request comes from and what sent it."""
+    if (known := request.get(_CLIENT)) is None:
+        peer, forwarded = request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, ())
+        sent = request.headers.get(hdrs.USER_AGENT, "")[:_USER_AGENT_LONGEST]
+        agent = "".join(sign if sign.isprintable() else "?" for sign in sent)
+        known = request[_CLIENT] = Client(parts(request).proxies.address(peer, forwarded), agent)
+    return known
+
+
+def bearer_token(request: web.Request) -> str | None:
+    """The token of the `Authorization` header (RFC 6750, section 2.1); raises `InvalidToken` for a broken one."""
+    headers = request.headers.getall(hdrs.AUTHORIZATION, ())
+    if len(headers) > 1:
+        raise InvalidToken("More than one Authorization header was sent")
+    scheme, _, token = headers[0].partition(" ") if headers else ("", "", "")
+    if scheme.lower() != "bearer":
+        return None  # another scheme is for somebody else, a proxy with a password of its own
+    return token.strip(" ")
+
+
+async def identify(request: web.Request) -> Principal:
+    """Who is asking; raises `NotSignedIn` or `CsrfFailed`."""
+    its = parts(request)
+    if (token := bearer_token(request)) is not None:
+        return await its.check.principal(token)
+    if token := its.cookies.access_token(request):
+        found = await its.check.principal(token)
+        its.csrf.check(request, found.session_id)
+        return found
+    raise NoToken
+
+
+def anyone(handler: Handler) -> Handler:
+    """The route asks nobody who they are."""
+    handler.access = Access("anyone")  # type: ignore[attr-defined]
+    return handler
+
+
+def user(handler: Handler) -> Handler:
+    """The route is for those who are signed in."""
+    return _guarded(handler, Access("user"), lambda _: ())
+
+
+def role(*roles: str) -> Guard:
+    """The route is for those with any of these roles."""
+    return lambda handler: _guarded(handler, Access("role", roles), lambda found: found.roles)
+
+
+def permission(*permissions: str) -> Guard:
+    """The route is for those with any of these permissions."""
+    return lambda handler: _guarded(handler, Access("permission", permissions), lambda found: found.permissions)
+
+
+def optional_user(handler: Handler) -> Handler:
+    """The route works with and without a user; a bad token counts as none."""
+
+    @wraps(handler)
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        with suppress(NotSignedIn):
+            request[_PRINCIPAL] = await identify(request)
+        return await handler(request)
+
+    guarded.access = Access("optional user")  # type: ignore[attr-defined]
+    return guarded
+
+
+def _guarded(handler: Handler, access: Access, has: Callable[[Principal], tuple[str, ...]]) -> Handler:
+    @wraps(handler)
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        found = await identify(request)
+        if access.any_of and not set(access.any_of) & set(has(found)):
+            raise Forbidden(required=list(access.any_of))
+        request[_PRINCIPAL] = found
+        return await handler(request)
+
+    guarded.access = access  # type: ignore[attr-defined]
+    return guarded

@@ -1,0 +1,45 @@
+"""What signing in means for a browser: cookies or tokens, and the end of what was there before."""
+
+from typing import Any
+
+from aiohttp import web
+
+from service.errors import InvalidRefreshToken, ValidationFailed
+from service.http import answers, browser
+from service.http.guard import client
+from service.parts import parts
+from service.sessions.families import EndReason
+from service.sessions.signin import SignedIn
+
+MODE = "X-Auth-Mode"
+
+
+def wants_cookies(request: web.Request) -> bool:
+    """Whether the client wants its tokens in cookies, which is the default, or in the body."""
+    match request.headers.get(MODE, "cookie"):
+        case "cookie":
+            return True
+        case "token":
+            return False
+    raise ValidationFailed([{"field": MODE, "message": "must be cookie or token"}])
+
+
+async def welcome(request: web.Request, signed: SignedIn, *, in_cookies: bool, status: int = 200) -> web.Response:
+    """`SignedIn`. Where it goes into cookies, it ends the session whose cookies it replaces."""
+    if in_cookies:
+        await _end_previous(request, signed)
+        await browser.forget(request)
+    members: dict[str, Any] = {"user": answers.user(signed.user, parts(request))}
+    return answers.with_tokens(request, signed, in_cookies=in_cookies, status=status, **members)
+
+
+async def _end_previous(request: web.Request, signed: SignedIn) -> None:
+    its = parts(request)
+    if not (text := its.cookies.refresh_token(request)):
+        return
+    try:
+        previous = its.refresh_tokens.read(text)
+    except InvalidRefreshToken:
+        return
+    if previous.session_id != signed.session_id:
+        await its.signin.end(previous.user_id, previous.session_id, EndReason.SIGNED_IN_AGAIN, client(request))

@@ -1,0 +1,50 @@
+"""Limits at the edge: charge a request to its policies, and say in the answer what is left.
+
+The headers are those of draft-ietf-httpapi-ratelimit-headers-10, on allowed and on refused answers.
+"""
+
+from functools import wraps
+
+from aiohttp import web
+
+from service.http.address import network_of
+from service.http.guard import Guard, Handler, client
+from service.limits.limiter import Allowance, Charge, Refused
+from service.parts import parts
+
+_ALLOWANCES = web.RequestKey("allowances", list[Allowance])
+
+
+def limited(policy: str) -> Guard:
+    """Charge each call of the route to the policy, for the address it comes from."""
+
+    def decorate(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def charged(request: web.Request) -> web.StreamResponse:
+            await charge(request, Charge(policy, (origin(request),)))
+            return await handler(request)
+
+        return charged
+
+    return decorate
+
+
+async def charge(request: web.Request, *charges: Charge) -> None:
+    """Charge this request to the policies, the narrowest first; raises `RateLimited`, and then to none."""
+    try:
+        request[_ALLOWANCES] = await parts(request).limiter.charge(*charges)
+    except Refused as refusal:
+        request[_ALLOWANCES] = [refusal.allowance]
+        raise
+
+
+def origin(request: web.Request) -> str:
+    """The address that limits count by."""
+    return network_of(client(request).address)
+
+
+async def tell_what_is_left(request: web.Request, response: web.StreamResponse) -> None:
+    """The `RateLimit` headers of an answer."""
+    if allowances := request.get(_ALLOWANCES):
+        response.headers["RateLimit"] = ", ".join(allowance.limit_header for allowance in allowances)
+        response.headers["RateLimit-Policy"] = ", ".join(allowance.policy_header for allowance in allowances)

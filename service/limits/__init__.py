@@ -1,0 +1,1 @@
+"""Limits: how often anything may be tried."""

@@ -1,0 +1,38 @@
+"""The table of limits: `config/rate-limits.toml`, with the changes of `RATE_LIMITS`."""
+
+import tomllib
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from service.settings import CONFIG, Settings, SettingsError, duration
+
+NAMES = frozenset({"login", "login-address", "login-account", "register", "refresh"})
+
+
+@dataclass(frozen=True)
+class Policy:
+    """So many calls in any window of this length."""
+
+    name: str
+    calls: int
+    window: timedelta
+
+
+def load(settings: Settings, path: Path = CONFIG / "rate-limits.toml") -> dict[str, Policy]:
+    """Every policy by name; raises `SettingsError`."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        policies = {name: Policy(name, int(row["calls"]), duration(row["window"])) for name, row in table.items()}
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise SettingsError([f"{path} cannot be used: {error!r}"]) from error
+    policies |= {name: Policy(name, *limit) for name, limit in settings.rate_limits.items()}
+    if unknown := policies.keys() - NAMES:
+        raise SettingsError(
+            [f"RATE_LIMITS or {path} names {', '.join(sorted(unknown))}; there are only {', '.join(sorted(NAMES))}."]
+        )
+    if missing := NAMES - policies.keys():
+        raise SettingsError([f"{path} must keep the limits {', '.join(sorted(missing))}."])
+    if any(policy.calls < 1 or not policy.window for policy in policies.values()):
+        raise SettingsError([f"{path} has a limit of no calls or no time."])
+    return policies

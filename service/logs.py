@@ -1,0 +1,60 @@
+"""Logs: structured lines on standard output, JSON in production and readable in development.
+
+Each line of a request carries its id. Values that could hold a line break are escaped by the renderers, so that
+nobody writes a line of their own into the log.
+"""
+
+import logging
+import sys
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from service.settings import Settings
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def configure(settings: Settings, stream: TextIO = sys.stdout) -> None:
+    """Send every log line, those of the libraries too, through one pipe."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[
+            _with_request_id,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            *_renderers(settings.log_format, stream.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [_ToStructlog()]
+    root.setLevel(max(level, logging.INFO))
+
+
+def _renderers(log_format: str, colors: bool) -> list[Processor]:
+    if log_format == "json":
+        return [structlog.processors.JSONRenderer(lambda line, **_: orjson.dumps(line, default=str).decode())]
+    return [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28)]
+
+
+def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    if (current := request_id.get()) is not None:
+        event["request_id"] = current
+    return event
+
+
+class _ToStructlog(logging.Handler):
+    """Lines of libraries that use the standard logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        facts: dict[str, Any] = {"logger": record.name}
+        if record.exc_info and record.levelno >= logging.ERROR:
+            facts["exc_info"] = record.exc_info
+        structlog.get_logger().log(record.levelno, record.getMessage(), **facts)

@@ -1,0 +1,63 @@
+"""The parts of the service, put together once in `app.py` and handed to every route."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from aiohttp import web
+
+from service.accounts.passwords import Passwords
+from service.accounts.roles import Roles
+from service.accounts.users import Users
+from service.clock import Clock
+from service.http.address import Proxies
+from service.http.cookies import Cookies
+from service.http.csrf import Csrf
+from service.limits.limiter import Limiter
+from service.sessions.families import Families
+from service.sessions.refresh_tokens import RefreshTokens
+from service.sessions.signin import SignIn
+from service.settings import Settings
+from service.store import Condition, Store
+from service.tokens.access import AccessTokens
+from service.tokens.check import Check
+from service.tokens.keys import Keys
+
+
+@dataclass
+class State:
+    """What changes while an instance runs; nothing of it outlives the instance."""
+
+    started: datetime
+    draining: bool = False
+    condition: Condition = field(default_factory=Condition)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a route may need."""
+
+    settings: Settings
+    store: Store
+    clock: Clock
+    roles: Roles
+    users: Users
+    passwords: Passwords
+    families: Families
+    refresh_tokens: RefreshTokens
+    access_tokens: AccessTokens
+    keys: Keys
+    check: Check
+    signin: SignIn
+    limiter: Limiter
+    proxies: Proxies
+    cookies: Cookies
+    csrf: Csrf
+    state: State
+
+
+PARTS = web.AppKey("parts", Parts)
+
+
+def parts(request: web.Request) -> Parts:
+    """The parts that serve this request."""
+    return request.app[PARTS]

@@ -1,0 +1,117 @@
+"""Serving: from settings to a listening instance, and back to nothing without losing a request."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from service.app import assemble, make_app
+from service.errors import StoreUnavailable
+from service.http.access_log import AccessLog
+from service.parts import Parts
+from service.settings import ROOT, Settings, SettingsError
+from service.store import connect
+
+log = structlog.get_logger("service.serving")
+
+LARGEST_HEADER = 16 * 1024  # bytes: two tokens in cookies and one in a header fit
+KEEP_ALIVE = 75.0  # seconds; longer than a proxy keeps its idle connections, so that the proxy closes them
+LINGER = 0.3  # seconds in which connections that were accepted at the last moment still say what they want
+FINISH = 10.0  # seconds for running requests
+
+WELCOME = """
+  Gatepost is ready at {url}
+
+  Make an account, then ask who you are:
+
+    curl -s {url}/api/auth/register -H 'Content-Type: application/json' \\
+      -d '{{"email": "ada@example.org", "password": "a long and private sentence"}}'
+
+    curl -s {url}/api/auth/me -H 'Authorization: Bearer <the accessToken of the answer>'
+
+  All routes: {url}/    Settings: config/example.env    How to go on: README.md
+"""
+
+
+@asynccontextmanager
+async def open_redis(settings: Settings) -> AsyncIterator[str]:
+    """The address of Redis: the operator's, or of a private one that lives as long as this block."""
+    if settings.redis_url:
+        yield settings.redis_url.get_secret_value()
+        return
+    from service.embedded import EmbeddedRedis  # not on every platform, and only needed here
+
+    redis = EmbeddedRedis(ROOT / "var" / "redis")
+    url = await redis.start()
+    try:
+        log.info("redis.private", told=redis.description)
+        yield url
+    finally:
+        await redis.stop()
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; raises `SettingsError` when this must not be served."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    async with open_redis(settings) as url:
+        its = assemble(settings, connect(url))
+        runner = web.AppRunner(
+            make_app(its),
+            access_log_class=AccessLog,
+            shutdown_timeout=FINISH,
+            keepalive_timeout=KEEP_ALIVE,
+            max_field_size=LARGEST_HEADER,
+            max_line_size=LARGEST_HEADER,
+        )
+        await runner.setup()
+        try:
+            await _serve(its, runner, stop)
+        finally:
+            await runner.cleanup()
+
+
+async def _serve(its: Parts, runner: web.AppRunner, stop: asyncio.Event) -> None:
+    """Listen, and on the signal: say that we leave, wait for the balancer, stop listening, finish what runs."""
+    await _examine(its)
+    settings = its.settings
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        raise SettingsError(
+            [f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Try PORT=8001."]
+        ) from error
+    log.info("serving", host=settings.host, port=settings.port, environment=settings.environment.value)
+    if not settings.production and await _is_new(its):
+        print(WELCOME.format(url=settings.public_url), flush=True)
+    await stop.wait()
+    log.info("stopping", drain_seconds=settings.drain_seconds.total_seconds())
+    its.state.draining = True
+    await asyncio.sleep(settings.drain_seconds.total_seconds())
+    await site.stop()
+    await asyncio.sleep(LINGER)
+
+
+async def _examine(its: Parts) -> None:
+    """Refuse in production, and name elsewhere, a Redis that could forget."""
+    condition = its.state.condition
+    if condition.version == "unknown" and not condition.dangers:
+        log.warning("redis.away", told="Redis does not answer; requests get 503 until it does")
+    if its.settings.production and condition.dangers and not its.settings.redis_allow_unsafe:
+        remedy = "If your provider keeps the data safe in another way, set REDIS_ALLOW_UNSAFE=on."
+        raise SettingsError([*(f"{danger}." for danger in condition.dangers), remedy])
+    for danger in condition.dangers:
+        log.warning("redis.unsafe", told=danger)
+
+
+async def _is_new(its: Parts) -> bool:
+    try:
+        return await its.users.none_yet()
+    except StoreUnavailable:
+        return False

@@ -1,0 +1,247 @@
+"""A user's sessions: one per sign-in, rotated on every refresh.
+
+Redis
+    sessions:{<user>}  hash   <sid>       issued, expires at, started at, amr, recent exchanges (ms of Redis' clock)
+                              <sid>.meta  address and user agent of the sign-in
+                              <sid>.end   tombstone of an ended session: until when, why
+                              -<jti>      a revoked access token: when it expires, why
+                              epoch       grows when rights or password change; older access tokens are stale
+                              expires a week after the last session would have
+
+`start.lua`, `rotate.lua` and `end.lua` are the only writers; each is one atomic step on this one key, and each may
+be repeated harmlessly. `rule.py` tells the rotation rule.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from service.client import Client, device
+from service.clock import Clock
+from service.errors import RefreshTokenReused, SessionEnded
+from service.ids import new_id
+from service.sessions.refresh_tokens import RefreshToken
+from service.sessions.rule import Verdict
+from service.settings import Settings
+from service.store import Command, Script, Store
+
+_HERE = Path(__file__).parent
+_START = Script(_HERE / "start.lua")
+_ROTATE = Script(_HERE / "rotate.lua")
+_END = Script(_HERE / "end.lua")
+_TOMBSTONES_LAST = timedelta(days=7)
+
+
+class EndReason(StrEnum):
+    """Why a session is over. `rotate.lua` and `start.lua` write the last three."""
+
+    LOGOUT = "logout"
+    LOGOUT_ALL = "logout_all"
+    REVOKED = "revoked"
+    SIGNED_IN_AGAIN = "signed_in_again"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    ACCOUNT_DISABLED = "account_disabled"
+    EXPIRED = "expired"
+    REUSE = "reuse"
+    REPLACED = "replaced"
+
+
+class Overtaken(Exception):
+    """The account changed between reading it and opening the session: read it again."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A live session as its rotation leaves it; `epoch` is what access tokens made now must carry."""
+
+    token: RefreshToken
+    epoch: int
+    now: datetime
+    expires_at: datetime
+    started_at: datetime
+    amr: tuple[str, ...]
+    verdict: Verdict = Verdict.ROTATED
+
+    @property
+    def expires_in(self) -> timedelta:
+        return self.expires_at - self.now
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session as its owner sees it in a list."""
+
+    id: str
+    ip: str
+    user_agent: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+    @property
+    def device(self) -> str:
+        return device(self.user_agent)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What decides whether an access token is still good, read in one look."""
+
+    live: bool
+    revoked: bool
+    epoch: int
+
+
+class Families:
+    """Opens, rotates, ends and lists sessions; decides each in one step inside Redis."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
+        self._store = store
+        self._clock = clock
+        self._most = settings.max_sessions_per_user
+        self._leeway = _ms(settings.refresh_leeway)
+        self._recovery = int(settings.refresh_recovery)
+        self._lifetimes = (_ms(settings.jwt_refresh_expiry), _ms(settings.session_max_age), _ms(_TOMBSTONES_LAST))
+        # The epoch outlives every sign-in under way and every access token that might compare itself with it.
+        self._afterlife = _ms(settings.jwt_access_expiry + settings.clock_tolerance + timedelta(hours=1))
+
+    def reading_epoch(self, user_id: str) -> Command:
+        """The command that reads the epoch; send it before the one that reads the user."""
+        return ("HGET", _key(user_id), "epoch")
+
+    async def start(self, user_id: str, epoch: int, amr: tuple[str, ...], client: Client, *beside: Command) -> Family:
+        """Open a session for a user read at `epoch`, and run the commands beside it in the same round trip.
+
+        Raises `Overtaken` if the account has changed since it was read.
+        """
+        sid = new_id()
+        command = _START(
+            _key(user_id),
+            sid,
+            epoch,
+            "+".join(amr),
+            self._most,
+            f"{client.address} {client.user_agent}",
+            *self._lifetimes,
+        )
+        match (await self._store.run(command, *beside))[0]:
+            case ["started", now, expires_at]:
+                moment = self._moment(now)
+                return Family(RefreshToken(user_id, sid), epoch, moment, _time(expires_at), moment, amr)
+            case ["overtaken", now]:
+                self._moment(now)
+                raise Overtaken
+            case answer:
+                raise AssertionError(answer)
+
+    async def rotate(self, token: RefreshToken, *beside: Command) -> tuple[Family, list[Any]]:
+        """Exchange a refresh token for its successor, and run the commands beside it in the same round trip.
+
+        Raises `RefreshTokenReused` (the session is over) or `SessionEnded`, with the reason where one is known.
+        """
+        command = _ROTATE(
+            _key(token.user_id), token.session_id, token.generation, self._leeway, self._recovery, *self._lifetimes
+        )
+        answer, *replies = await self._store.run(command, *beside)
+        match answer:
+            case ["reuse", _, now]:
+                self._moment(now)
+                raise RefreshTokenReused
+            case ["ended", _, now, reason]:
+                self._moment(now)
+                raise SessionEnded(reason=reason) if reason else SessionEnded
+            case [verdict, generation, now, epoch, expires_at, started_at, amr]:
+                family = Family(
+                    RefreshToken(token.user_id, token.session_id, int(generation)),
+                    int(epoch),
+                    self._moment(now),
+                    _time(expires_at),
+                    _time(started_at),
+                    tuple(amr.split("+")),
+                    Verdict(verdict),
+                )
+                return family, replies
+            case _:
+                raise AssertionError(answer)
+
+    async def end(
+        self, user_id: str, session_id: str, reason: EndReason, jti: str = "", jti_expires: float = 0
+    ) -> bool:
+        """End one session, and revoke an access token with it; true when it had existed. Safe to repeat."""
+        return await self._end(user_id, session_id, "", reason, jti=jti, jti_expires=jti_expires) > 0
+
+    async def end_all(self, user_id: str, reason: EndReason, spare: str = "", account_changed: bool = False) -> int:
+        """End every session but the spared one; with `account_changed` every older access token is stale too."""
+        return await self._end(user_id, "*", spare, reason, grow=account_changed)
+
+    async def outdate_tokens(self, user_id: str) -> None:
+        """Make every access token of a user stale, because the rights have changed; the sessions live on."""
+        await self._end(user_id, "", "", EndReason.REVOKED, grow=True)
+
+    async def of(self, user_id: str) -> list[Session]:
+        """The live sessions of a user, the one used last first."""
+        fields: dict[str, str] = await self._store.one(("HGETALL", _key(user_id)))
+        now = self._clock.now()
+        sessions = []
+        for sid, value in fields.items():
+            if sid == "epoch" or sid.startswith("-") or "." in sid:
+                continue
+            _, expires_at, started_at, _, *recent = value.split(" ")
+            used = max((int(entry.partition("@")[2]) for entry in "".join(recent).split(",") if entry), default=0)
+            ip, _, user_agent = fields.get(sid + ".meta", "").partition(" ")
+            session = Session(
+                sid, ip, user_agent, _time(started_at), max(_time(used), _time(started_at)), _time(expires_at)
+            )
+            if session.expires_at.timestamp() > now:
+                sessions.append(session)
+        return sorted(sessions, key=lambda session: session.last_used_at, reverse=True)
+
+    async def standing(self, user_id: str, session_id: str, jti: str) -> Standing:
+        """Whether the session lives, the token is revoked, and the account unchanged: one HMGET, no more."""
+        session, revoked, epoch = await self._store.glance("HMGET", _key(user_id), session_id, "-" + jti, "epoch")
+        live = session is not None and int(session.split(" ", 2)[1]) > self._clock.now() * 1000
+        return Standing(live, revoked is not None, int(epoch or 0))
+
+    async def _end(
+        self,
+        user_id: str,
+        session_id: str,
+        spare: str,
+        reason: EndReason,
+        grow: bool = False,
+        jti: str = "",
+        jti_expires: float = 0,
+    ) -> int:
+        command = _END(
+            _key(user_id),
+            session_id,
+            spare,
+            reason,
+            self._lifetimes[2],
+            int(grow),
+            jti,
+            int(jti_expires * 1000),
+            self._afterlife,
+        )
+        ended, _, now = await self._store.one(command, durable=True)
+        self._moment(now)
+        return int(ended)
+
+    def _moment(self, now: str) -> datetime:
+        """Redis' time of a reply, which also keeps our clock right."""
+        self._clock.anchor(int(now) / 1000)
+        return _time(now)
+
+
+def _key(user_id: str) -> str:
+    return f"sessions:{{{user_id}}}"
+
+
+def _ms(span: timedelta) -> int:
+    return int(span.total_seconds() * 1000)
+
+
+def _time(ms: str | int) -> datetime:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC)

@@ -1,0 +1,79 @@
+--[[
+  Exchange a generation of a session's refresh token for its successor, once. The twin of rule.py.
+
+  KEYS[1]  sessions of the user
+  ARGV[1]  session id
+  ARGV[2]  generation presented
+  ARGV[3]  leeway, ms
+  ARGV[4]  "1" when lost answers may be recovered
+  ARGV[5]  idle lifetime, ms
+  ARGV[6]  absolute lifetime, ms
+  ARGV[7]  lifetime of tombstones, ms
+
+  Returns {verdict, generation to hand out, now, epoch, expires at, started at, amr}, where verdict is "rotated",
+  "replayed", "recovered" or "healed"; {"reuse", 0, now} when the session was ended for it; or
+  {"ended", 0, now, reason} when there is none (the reason may be empty).
+]]
+local sessions, sid = KEYS[1], ARGV[1]
+local generation, leeway, recovery = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1"
+local idle, absolute, mourning = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local REMEMBERED = 8
+
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function whole(number) return string.format("%.0f", number) end
+
+local function bury(reason)
+  redis.call("HDEL", sessions, sid, sid .. ".meta")
+  redis.call("HSET", sessions, sid .. ".end", whole(now + mourning) .. " " .. reason)
+end
+
+local session = redis.call("HGET", sessions, sid)
+if not session then
+  local tombstone = redis.call("HGET", sessions, sid .. ".end")
+  return {"ended", 0, whole(now), tombstone and string.match(tombstone, " (.*)$") or ""}
+end
+local issued, expires_at, started_at, amr, past = string.match(session, "^(%d+) (%d+) (%d+) (%S+) ?(.*)$")
+issued = tonumber(issued)
+if tonumber(expires_at) <= now or started_at + absolute <= now then
+  bury("expired")
+  return {"ended", 0, whole(now), "expired"}
+end
+
+local recent, exchanged = {}, nil
+for old, at in string.gmatch(past, "(%d+)@(%d+)") do
+  recent[#recent + 1] = {tonumber(old), tonumber(at)}
+  if tonumber(old) == generation then exchanged = tonumber(at) end
+end
+
+local verdict
+if generation == issued then
+  verdict, issued = "rotated", generation + 1
+elseif generation > issued then
+  verdict, issued = "healed", generation + 1
+elseif exchanged and now - exchanged <= leeway then
+  verdict = "replayed"
+elseif exchanged and recovery then
+  verdict, issued = "recovered", issued + 1
+else
+  bury("reuse")
+  return {"reuse", 0, whole(now)}
+end
+
+if verdict ~= "replayed" then
+  local kept = {}
+  for _, entry in ipairs(recent) do
+    if entry[1] ~= generation and now - entry[2] <= leeway then
+      kept[#kept + 1] = whole(entry[1]) .. "@" .. whole(entry[2])
+    end
+  end
+  kept[#kept + 1] = whole(generation) .. "@" .. whole(now)
+  expires_at = math.min(now + idle, started_at + absolute)
+  redis.call("HSET", sessions, sid, whole(issued) .. " " .. whole(expires_at) .. " " .. started_at .. " " .. amr ..
+    " " .. table.concat(kept, ",", math.max(1, #kept - REMEMBERED + 1)))
+  local lives = expires_at - now + mourning
+  if redis.call("PTTL", sessions) < lives then redis.call("PEXPIRE", sessions, whole(lives)) end
+end
+
+return {verdict, whole(issued), whole(now), redis.call("HGET", sessions, "epoch") or "0",
+  whole(tonumber(expires_at)), started_at, amr}

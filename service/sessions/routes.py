@@ -1,0 +1,193 @@
+"""Sessions over HTTP: sign in, refresh, sign out, and see where one is signed in."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from service.accounts.fields import Email
+from service.errors import InvalidRefreshToken, NoRefreshToken, NotFound, NotSignedIn
+from service.http import answers, browser, guard
+from service.http.body import Body, read, read_optional
+from service.http.browser import with_browser_session
+from service.http.guard import bearer_token, client, principal
+from service.http.problems import REFRESHED_BY_COOKIE
+from service.http.signing_in import wants_cookies, welcome
+from service.http.throttle import charge, origin
+from service.limits.limiter import Charge
+from service.parts import parts
+from service.sessions.families import EndReason, Session
+from service.sessions.refresh_tokens import RefreshToken
+from service.tokens.access import Principal
+
+routes = web.RouteTableDef()
+
+
+class Credentials(Body):
+    email: Email
+    password: str
+
+
+class Refresh(Body):
+    refresh_token: str | None = None
+
+
+@dataclass(frozen=True)
+class Presented:
+    """A refresh token as it was sent; it goes back the way it came."""
+
+    text: str
+    token: RefreshToken
+    in_cookie: bool
+
+
+@routes.post("/api/auth/login")
+@guard.anyone
+@with_browser_session
+async def login(request: web.Request) -> web.Response:
+    """Sign in with an email and a password."""
+    cookies = wants_cookies(request)
+    sent = await read(request, Credentials)
+    here = origin(request)
+    await charge(
+        request,
+        Charge("login", (here, sent.email)),
+        Charge("login-address", (here,)),
+        Charge("login-account", (sent.email,)),
+    )
+    signed = await parts(request).signin.with_password(sent.email, sent.password, client(request))
+    return await welcome(request, signed, in_cookies=cookies)
+
+
+@routes.post("/api/auth/refresh")
+@guard.anyone
+async def refresh(request: web.Request) -> web.Response:
+    """Trade the refresh token for a new access token and its successor."""
+    presented = await _presented(request)
+    await charge(request, Charge("refresh", (presented.token.session_id,)))
+    signed = await parts(request).signin.renew(presented.text, client(request))
+    # The loser of a race gets the current cookie too: both tabs must leave with the same successor.
+    return answers.with_tokens(request, signed, in_cookies=presented.in_cookie)
+
+
+@routes.post("/api/auth/logout")
+@guard.anyone
+async def logout(request: web.Request) -> web.Response:
+    """Sign out with whatever credential is left; once out, it is out everywhere."""
+    for (user_id, session_id), holder in (await _held(request)).items():
+        await parts(request).signin.end(user_id, session_id, EndReason.LOGOUT, client(request), holder)
+    return _goodbye(request)
+
+
+@routes.post("/api/auth/logout-all")
+@guard.user
+async def logout_all(request: web.Request) -> web.Response:
+    """Sign out everywhere."""
+    await parts(request).signin.end_all(principal(request).user_id, EndReason.LOGOUT_ALL, client(request))
+    return _goodbye(request)
+
+
+@routes.get("/api/auth/sessions")
+@guard.user
+async def sessions(request: web.Request) -> web.Response:
+    """Where I am signed in."""
+    asking = principal(request)
+    found = await parts(request).families.of(asking.user_id)
+    return answers.answer(
+        {"items": [_shape(session, asking.session_id) for session in found], "nextCursor": None},
+    )
+
+
+@routes.delete("/api/auth/sessions/{id}")
+@guard.user
+async def end_session(request: web.Request) -> web.Response:
+    """Sign out one of my devices."""
+    asking, session_id = principal(request), request.match_info["id"]
+    if not await parts(request).signin.end(asking.user_id, session_id, EndReason.REVOKED, client(request)):
+        raise NotFound("There is no such session")
+    return _goodbye(request) if session_id == asking.session_id else answers.nothing()
+
+
+@routes.get("/api/auth/csrf-token")
+@guard.anyone
+@with_browser_session
+async def csrf_token(request: web.Request) -> web.Response:
+    """The CSRF token of this browser: of its session, or of its visit where nobody has signed in."""
+    its = parts(request)
+    token = its.csrf.token(await _cookie_session(request) or await browser.binding(request))
+    response = answers.answer({"csrfToken": token})
+    its.cookies.set_csrf(response, token)
+    return response
+
+
+async def _presented(request: web.Request) -> Presented:
+    """The refresh token of this request, from its body or else its cookie; raises `RefreshRefused`."""
+    its, body = parts(request), await read_optional(request, Refresh)
+    if body and body.refresh_token is not None:
+        return Presented(body.refresh_token, its.refresh_tokens.read(body.refresh_token), in_cookie=False)
+    request[REFRESHED_BY_COOKIE] = True
+    if (text := its.cookies.refresh_token(request)) is None:
+        raise NoRefreshToken
+    presented = Presented(text, its.refresh_tokens.read(text), in_cookie=True)
+    its.csrf.check(request, presented.token.session_id)
+    return presented
+
+
+async def _held(request: web.Request) -> dict[tuple[str, str], Principal | None]:
+    """The sessions that this request holds a credential of, with its access token where there is one.
+
+    Only what is authentic counts; whether it is still valid does not matter to somebody who wants out. Where nothing
+    but cookies vouches for the caller, each session must be confirmed by its CSRF token.
+    """
+    its, body = parts(request), await read_optional(request, Refresh)
+    brought: dict[tuple[str, str], Principal | None] = {}
+    kept: dict[tuple[str, str], Principal | None] = {}
+    with suppress(InvalidRefreshToken):
+        if body and body.refresh_token is not None:
+            token = its.refresh_tokens.read(body.refresh_token)
+            brought[token.user_id, token.session_id] = None
+    with suppress(InvalidRefreshToken):
+        if (text := its.cookies.refresh_token(request)) is not None:
+            token = its.refresh_tokens.read(text)
+            kept[token.user_id, token.session_id] = None
+    for held, text in ((brought, bearer_token(request)), (kept, its.cookies.access_token(request))):
+        with suppress(NotSignedIn):
+            if text is not None:
+                holder = its.access_tokens.read(text, expired=True)
+                held[holder.user_id, holder.session_id] = holder
+    if not brought:
+        for _, session_id in kept:
+            its.csrf.check(request, session_id)
+    return kept | brought
+
+
+async def _cookie_session(request: web.Request) -> str | None:
+    its = parts(request)
+    with suppress(NotSignedIn):
+        if text := its.cookies.access_token(request):
+            return its.access_tokens.read(text, expired=True).session_id
+    with suppress(NotSignedIn):
+        if text := its.cookies.refresh_token(request):
+            return its.refresh_tokens.read(text).session_id
+    return None
+
+
+def _goodbye(request: web.Request) -> web.Response:
+    response = answers.nothing()
+    if parts(request).cookies.any(request):
+        parts(request).cookies.sign_out(response)
+    return response
+
+
+def _shape(session: Session, current: str) -> dict[str, object]:
+    """`Session`."""
+    return {
+        "id": session.id,
+        "current": session.id == current,
+        "device": session.device,
+        "ip": session.ip,
+        "userAgent": session.user_agent,
+        "createdAt": answers.moment(session.created_at),
+        "lastUsedAt": answers.moment(session.last_used_at),
+        "expiresAt": answers.moment(session.expires_at),
+    }

@@ -1,0 +1,209 @@
+"""Signing in: begin, renew and end a session, whatever proved who the person is."""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from service.accounts.passwords import Passwords
+from service.accounts.users import User, Users
+from service.audit import events
+from service.audit.events import Event
+from service.client import Client
+from service.clock import Clock
+from service.errors import (
+    AccountDisabled,
+    InvalidCredentials,
+    Overloaded,
+    RefreshTokenReused,
+    SessionEnded,
+    StoreUnavailable,
+)
+from service.sessions.families import EndReason, Families, Family, Overtaken
+from service.sessions.refresh_tokens import RefreshToken, RefreshTokens
+from service.sessions.rule import Verdict
+from service.settings import Settings
+from service.store import Store
+from service.tokens.access import AccessToken, AccessTokens, Principal
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class SignedIn:
+    """What a signed-in client takes away."""
+
+    user: User
+    session_id: str
+    access: AccessToken
+    refresh_token: str
+    refresh_expires_in: int  # seconds
+
+
+class SignIn:
+    """The life of a session as its person lives it."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        users: Users,
+        passwords: Passwords,
+        families: Families,
+        refresh_tokens: RefreshTokens,
+        access_tokens: AccessTokens,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._users = users
+        self._passwords = passwords
+        self._families = families
+        self._refresh_tokens = refresh_tokens
+        self._access_tokens = access_tokens
+        self._floor = settings.sign_in_floor.total_seconds()
+
+    async def with_password(self, email: str, password: str, client: Client) -> SignedIn:
+        """Sign in with an email and a password.
+
+        Raises `InvalidCredentials`, after the same work for a wrong password and for an unknown email, or, only
+        after a right password, `AccountDisabled`. A refusal takes `SIGN_IN_FLOOR` at least.
+        """
+        floor = asyncio.get_running_loop().time() + self._floor
+        try:
+            signed = await self._with_password(email, password, client)
+        except (InvalidCredentials, AccountDisabled) as refusal:
+            await asyncio.sleep(floor - asyncio.get_running_loop().time())
+            events.record(Event.SIGN_IN_REFUSED, reason=refusal.code, ip=client.address)
+            raise
+        await self._upgrade(signed.user, password)
+        return signed
+
+    async def begin(self, user: User, amr: tuple[str, ...], client: Client) -> SignedIn:
+        """Open a session for a user who has just proved who they are, by other means than a password."""
+        for _ in range(_ATTEMPTS):
+            epoch, current = await self._read(user.id)
+            if current is None or not current.active:
+                raise AccountDisabled
+            try:
+                return await self._open(current, epoch, amr, client)
+            except Overtaken:
+                continue
+        raise StoreUnavailable
+
+    async def renew(self, text: str, client: Client) -> SignedIn:
+        """Trade a refresh token for its successor and a new access token, with the rights the user has now.
+
+        Raises `InvalidRefreshToken`, `RefreshTokenReused` or `SessionEnded`.
+        """
+        token = self._refresh_tokens.read(text)
+        try:
+            family, (record,) = await self._families.rotate(token, self._users.reading(token.user_id))
+        except RefreshTokenReused:
+            self._tell(Event.REFRESH_TOKEN_REUSED, token, client, generation=token.generation)
+            raise
+        match family.verdict:
+            case Verdict.RECOVERED:
+                self._tell(Event.SESSION_RECOVERED, token, client, generation=token.generation)
+            case Verdict.HEALED:
+                self._tell(Event.SESSION_HEALED, token, client, generation=token.generation)
+        user = self._users.read(token.user_id, record)
+        if user is None or not user.active:
+            await self.end(token.user_id, token.session_id, EndReason.ACCOUNT_DISABLED, client)
+            raise SessionEnded(reason=EndReason.ACCOUNT_DISABLED)
+        return self._signed_in(user, family)
+
+    async def end(
+        self, user_id: str, session_id: str, reason: EndReason, client: Client, principal: Principal | None = None
+    ) -> bool:
+        """End a session, everywhere at once; true when there was one. Safe to repeat."""
+        jti, expires = (principal.jti, principal.expires_at) if principal else ("", 0)
+        ended = await self._families.end(user_id, session_id, reason, jti, expires)
+        if ended:
+            self._tell(Event.SESSION_ENDED, RefreshToken(user_id, session_id), client, reason=reason)
+        return ended
+
+    async def end_all(self, user_id: str, reason: EndReason, client: Client) -> None:
+        """End every session of a user, everywhere at once."""
+        count = await self._families.end_all(user_id, reason, account_changed=True)
+        events.record(Event.SESSIONS_ENDED, user_id=user_id, count=count, reason=reason, ip=client.address)
+
+    async def change_password(self, principal: Principal, current: str, new: str, client: Client) -> None:
+        """Set a new password and end every other session; raises `InvalidCredentials` or `WeakPassword`.
+
+        When a fault came between the two steps, the same request may come again: that the password is the new
+        one already is no reason to refuse it.
+        """
+        user = await self._users.find(principal.user_id)
+        if user is None:
+            raise InvalidCredentials
+        self._passwords.check(new, user.email, user.first_name, user.last_name, user.name, field="newPassword")
+        if await self._passwords.verify(current, user.password or None):
+            changed = await self._users.change(user.id, password_was=user.password, pw=await self._passwords.hash(new))
+            if not changed:
+                raise InvalidCredentials("The password has been changed in the meantime")
+        elif not await self._passwords.verify(new, user.password or None):
+            raise InvalidCredentials
+        await self._families.end_all(
+            user.id, EndReason.PASSWORD_CHANGED, spare=principal.session_id, account_changed=True
+        )
+        events.record(Event.PASSWORD_CHANGED, user_id=user.id, session_id=principal.session_id, ip=client.address)
+
+    async def _with_password(self, email: str, password: str, client: Client) -> SignedIn:
+        user_id = await self._users.id_of(email)
+        proved: str | None = None
+        for _ in range(_ATTEMPTS):
+            epoch, user = await self._read(user_id) if user_id else (0, None)
+            if user and user.email != email:
+                user = None
+            phc = user.password if user else ""
+            if proved is None or proved != phc:
+                if not await self._passwords.verify(password, phc or None):
+                    raise InvalidCredentials
+                proved = phc
+            assert user is not None
+            if not user.active:
+                raise AccountDisabled
+            try:
+                return await self._open(user, epoch, ("pwd",), client)
+            except Overtaken:
+                # The password or the rights changed while it was being verified: look again.
+                continue
+        raise StoreUnavailable
+
+    async def _read(self, user_id: str) -> tuple[int, User | None]:
+        """The epoch, then the user: a change in between makes the epoch too old, never the user."""
+        epoch, record = await self._store.run(self._families.reading_epoch(user_id), self._users.reading(user_id))
+        return int(epoch or 0), self._users.read(user_id, record)
+
+    async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client) -> SignedIn:
+        family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))
+        self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device)
+        return self._signed_in(replace(user, last_login_at=family.now), family)
+
+    def _signed_in(self, user: User, family: Family) -> SignedIn:
+        return SignedIn(
+            user,
+            family.token.session_id,
+            self._access_tokens.make(user, family),
+            self._refresh_tokens.write(family.token),
+            int(family.expires_in.total_seconds()),
+        )
+
+    async def _upgrade(self, user: User, password: str) -> None:
+        """Replace an old kind of hash, now that the password is known to be right."""
+        if not self._passwords.outdated(user.password):
+            return
+        try:
+            renewed = await self._passwords.hash(password)
+            await self._users.change(user.id, password_was=user.password, pw=renewed)
+        except (Overloaded, StoreUnavailable):
+            return  # The next sign-in will do it; this one is not held up.
+
+    def _tell(self, event: Event, session: RefreshToken, client: Client, **facts: object) -> None:
+        events.record(
+            event,
+            user_id=session.user_id,
+            session_id=session.session_id,
+            ip=client.address,
+            user_agent=client.user_agent,
+            **facts,
+        )

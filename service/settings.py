@@ -1,0 +1,371 @@
+"""Settings: one frozen object, read once from the environment and `.env`, or every mistake in plain words.
+
+The environment wins over `.env`; an empty value counts as unset. Durations are `900`, `15m`, `2h` or `7d`, lists
+are separated by commas. Each field is a variable of the same name in capitals, told in `config/example.env`.
+"""
+
+import contextlib
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import dotenv
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "config"
+
+MAKE_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # noqa: S105
+_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_WELL_KNOWN = re.compile(
+    r"change[-_ ]?me|your[-_ ]|secret[-_ ]?key|super[-_ ]?secret|^(secret|password|example|default|development|test)"
+    r"|0123456789|1234567890|(.)\1{7}",
+    re.IGNORECASE,
+)
+Address = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SettingsError(Exception):
+    """The service cannot start like this; `mistakes` has a sentence for each thing to mend."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+def duration(text: Any) -> Any:
+    """`15m` as a timedelta."""
+    if isinstance(text, str):
+        if match := re.fullmatch(r"(\d{1,9})\s*([smhd]?)", text.strip().lower()):
+            return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        raise ValueError("must be a duration: write seconds as 900, or 15m, 2h, 7d")
+    return text
+
+
+def _words(text: Any) -> Any:
+    return tuple(word for part in text.split(",") if (word := part.strip())) if isinstance(text, str) else text
+
+
+def _switch(text: Any) -> Any:
+    if isinstance(text, str):
+        match text.strip().lower():
+            case "on" | "true" | "yes" | "1":
+                return True
+            case "off" | "false" | "no" | "0":
+                return False
+        raise ValueError("must be on or off")
+    return text
+
+
+def _base_url(text: Any) -> Any:
+    """An http(s) address without query or trailing slash."""
+    parts = urlsplit(str(text).strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("must be an address such as https://auth.example.org")
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def origin_of(url: str) -> str:
+    """The origin of an address, as browsers write it (RFC 6454, section 6.2): no default port, lower case."""
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, default) else "")
+
+
+def _origins(text: Any) -> Any:
+    for word in (words := _words(text)):
+        if word == "*":
+            raise ValueError("must name each origin: with credentials '*' would let every site act as your users")
+        parts = urlsplit(word)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.rstrip("/") or parts.query:
+            raise ValueError(f"must list origins such as https://app.example.org, without a path; '{word}' is none")
+    return tuple(origin_of(word) for word in words)
+
+
+def _networks(text: Any) -> Any:
+    try:
+        return tuple(ipaddress.ip_network(word, strict=False) for word in _words(text))
+    except ValueError as error:
+        raise ValueError(f"must list networks such as 10.0.0.0/8: {error}") from None
+
+
+def _limits(text: Any) -> Any:
+    """`login=5/15m,register=10/1h` as {name: (calls, window)}."""
+    if not isinstance(text, str):
+        return text
+    table = {}
+    for word in _words(text):
+        match = re.fullmatch(r"([a-z-]+)\s*=\s*(\d{1,6})\s*/\s*(\w+)", word)
+        if not match or int(match[2]) < 1 or not (window := duration(match[3])):
+            raise ValueError(f"must list limits such as login=5/15m; '{word}' is none")
+        table[match[1]] = (int(match[2]), window)
+    return table
+
+
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Url = Annotated[str, BeforeValidator(_base_url)]
+
+
+class Settings(BaseModel):
+    """What the operator decided. Secrets are `SecretStr`: neither a repr nor a log shows them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
+
+    environment: Environment = Environment.DEVELOPMENT
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    public_url: Url = "http://localhost:8000"
+    frontend_url: Url = "http://localhost:5173"
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    trusted_proxies: Annotated[tuple[Address, ...], BeforeValidator(_networks)] = ()
+    drain_seconds: Duration = timedelta(0)
+    examples: Switch = True
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = (
+        "info"
+    )
+    log_format: Literal["text", "json"] = "text"
+
+    redis_url: SecretStr | None = None
+    redis_wait_replicas: int = Field(0, ge=0, le=16)
+    redis_allow_unsafe: Switch = False
+
+    auth_secret: SecretStr = SecretStr("")
+    auth_secret_previous: Annotated[tuple[SecretStr, ...], BeforeValidator(_words)] = ()
+    jwt_algorithm: Literal["ES256", "RS256", "EdDSA", "HS256"] = "ES256"
+    jwt_access_secret: SecretStr | None = None
+    jwt_private_key_path: Path | None = None
+    jwt_public_key_path: Path | None = None
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_access_expiry: Duration = timedelta(minutes=15)
+    jwt_refresh_expiry: Duration = timedelta(days=7)
+    session_max_age: Duration = timedelta(days=30)
+    refresh_leeway: Duration = timedelta(seconds=10)
+    refresh_recovery: Switch = True
+    clock_tolerance: Duration = timedelta(seconds=10)
+    max_sessions_per_user: int = Field(100, ge=1, le=200)
+
+    cookie_samesite: Annotated[Literal["lax", "strict", "none"], BeforeValidator(lambda v: str(v).lower())] = "lax"
+    cookie_domain: str | None = None
+    cookie_secure: Switch = False
+
+    bcrypt_rounds: int | None = Field(None, ge=10, le=16)
+    sign_in_floor: Duration = timedelta(0)
+    rate_limits: Annotated[dict[str, tuple[int, timedelta]], BeforeValidator(_limits)] = {}
+
+    @property
+    def production(self) -> bool:
+        return self.environment is Environment.PRODUCTION
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The current secret and those before it."""
+        return tuple(secret.get_secret_value() for secret in (self.auth_secret, *self.auth_secret_previous))
+
+
+NAMES = tuple(name.upper() for name in Settings.model_fields)
+
+
+def load(environ: Mapping[str, str], env_file: Path | None = None, var: Path = ROOT / "var") -> Settings:
+    """Read the settings; raises `SettingsError` with every mistake there is.
+
+    In development a missing `AUTH_SECRET` is made once and kept in `var/secret`, readable by its owner only.
+    """
+    in_file = dotenv.dotenv_values(env_file, interpolate=False) if env_file and env_file.is_file() else {}
+    mistakes = [_unknown(name) for name in in_file if _looks_like_ours(name) and name not in NAMES]
+    given = {
+        name.lower(): value.strip()
+        for name, value in ({**in_file, **environ}).items()
+        if name in NAMES and value is not None and value.strip()
+    }
+    settings, refused = _parse(given)
+    mistakes += refused
+    settings = _with_defaults(settings, given)
+    mistakes += [
+        mistake
+        for fields, mistake in _contradictions(settings)
+        if not any(line.startswith(field.upper() + " ") for line in refused for field in fields)
+    ]
+    if mistakes:
+        raise SettingsError(mistakes)
+    if not settings.auth_secret.get_secret_value():
+        settings = settings.model_copy(update={"auth_secret": SecretStr(_kept_secret(var))})
+    return settings
+
+
+def _parse(given: dict[str, Any]) -> tuple[Settings, list[str]]:
+    """The settings without the values that could not be read, and a sentence for each of those."""
+    try:
+        return Settings(**given), []
+    except ValidationError as error:
+        problems = {str(problem["loc"][0]): problem for problem in error.errors(include_url=False)}
+    sentences = [f"{name.upper()} {_plain(problem)}" for name, problem in problems.items()]
+    return Settings(**{name: value for name, value in given.items() if name not in problems}), sentences
+
+
+def _plain(problem: Any) -> str:
+    """What pydantic found, without the value: it may be a secret."""
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "int_parsing" | "int_type":
+            return "must be a whole number"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+        case "enum" | "literal_error":
+            return f"must be one of {context['expected']}"
+    return f"is not valid: {problem['msg']}"
+
+
+def _with_defaults(settings: Settings, given: dict[str, Any]) -> Settings:
+    """The defaults that follow from other settings."""
+    production = settings.production
+    public_url = settings.public_url if "public_url" in given else f"http://localhost:{settings.port}"
+    derived: dict[str, Any] = {
+        "host": "0.0.0.0" if production else "127.0.0.1",  # noqa: S104 a container is reached from outside
+        "public_url": public_url,
+        "cors_origins": tuple(dict.fromkeys((origin_of(settings.frontend_url), "http://localhost:5173"))),
+        "drain_seconds": timedelta(seconds=5 if production else 0),
+        "examples": not production,
+        "log_format": "json" if production else "text",
+        "jwt_issuer": public_url,
+        "jwt_audience": settings.jwt_issuer or public_url,
+        "cookie_secure": public_url.startswith("https:"),
+    }
+    return settings.model_copy(update={name: value for name, value in derived.items() if name not in given})
+
+
+def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
+    """Settings that are fine one by one and wrong together, each with the fields it speaks of."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    secret = settings.auth_secret.get_secret_value()
+    if settings.production or secret:
+        found += [(("auth_secret",), complaint) for complaint in _weaknesses("AUTH_SECRET", secret, settings)]
+    for previous in settings.auth_secret_previous:
+        if len(previous.get_secret_value()) < 16:
+            found.append((("auth_secret_previous",), "AUTH_SECRET_PREVIOUS lists a secret of less than 16 characters."))
+    if settings.cookie_samesite == "none" and not settings.cookie_secure:
+        found.append(
+            (
+                ("cookie_samesite", "cookie_secure", "public_url"),
+                "COOKIE_SAMESITE=none needs Secure cookies, or browsers drop them: set PUBLIC_URL to an https:// "
+                "address, or COOKIE_SECURE=on.",
+            )
+        )
+    if settings.cookie_domain and not _covers(settings.cookie_domain, urlsplit(settings.public_url).hostname or ""):
+        found.append(
+            (
+                ("cookie_domain", "public_url"),
+                f"COOKIE_DOMAIN={settings.cookie_domain} does not cover the host of PUBLIC_URL, so browsers would "
+                "refuse every cookie: leave it empty, or set it to that host or a parent domain.",
+            )
+        )
+    if settings.jwt_refresh_expiry > settings.session_max_age:
+        found.append(
+            (
+                ("jwt_refresh_expiry", "session_max_age"),
+                "JWT_REFRESH_EXPIRY is longer than SESSION_MAX_AGE, which ends every session: raise the second or "
+                "lower the first.",
+            )
+        )
+    for field, least, most in (
+        ("jwt_access_expiry", timedelta(seconds=30), timedelta(days=1)),
+        ("jwt_refresh_expiry", timedelta(minutes=1), timedelta(days=366)),
+        ("session_max_age", timedelta(minutes=1), timedelta(days=3660)),
+        ("refresh_leeway", timedelta(0), timedelta(seconds=60)),
+        ("clock_tolerance", timedelta(0), timedelta(seconds=60)),
+        ("sign_in_floor", timedelta(0), timedelta(seconds=5)),
+        ("drain_seconds", timedelta(0), timedelta(minutes=5)),
+    ):
+        if not least <= getattr(settings, field) <= most:
+            found.append(((field,), f"{field.upper()} must be from {_short(least)} to {_short(most)}."))
+    found += [(("jwt_algorithm",), complaint) for complaint in _key_complaints(settings)]
+    if settings.redis_url and not re.match(r"(rediss?|unix)://", settings.redis_url.get_secret_value()):
+        found.append((("redis_url",), "REDIS_URL must begin with redis://, rediss:// or unix://."))
+    if settings.production and not settings.redis_url:
+        found.append(
+            (
+                ("redis_url",),
+                "REDIS_URL is needed in production: where is the Redis that all instances share?",
+            )
+        )
+    return found
+
+
+def _weaknesses(name: str, secret: str, settings: Settings) -> list[str]:
+    hint = f"Make a good one with: {MAKE_SECRET}"
+    if not secret:
+        return [f"{name} is missing; every instance needs the same one. {hint}"]
+    if len(secret.encode()) < 32:
+        return [f"{name} is too short: 32 bytes at least. {hint}"]
+    if settings.production and (_WELL_KNOWN.search(secret) or len(set(secret)) < 10):
+        return [f"{name} looks like one from a tutorial, which an attacker tries first. {hint}"]
+    return []
+
+
+def _key_complaints(settings: Settings) -> list[str]:
+    algorithm, paths = settings.jwt_algorithm, (settings.jwt_private_key_path, settings.jwt_public_key_path)
+    if algorithm == "HS256":
+        found = ["JWT_ALGORITHM=HS256 signs with JWT_ACCESS_SECRET, not with key files."] if any(paths) else []
+        if settings.jwt_access_secret:
+            found += _weaknesses("JWT_ACCESS_SECRET", settings.jwt_access_secret.get_secret_value(), settings)
+        return found
+    found = []
+    if settings.jwt_access_secret:
+        found.append(f"JWT_ACCESS_SECRET is for JWT_ALGORITHM=HS256; {algorithm} signs with a private key.")
+    if settings.jwt_public_key_path and not settings.jwt_private_key_path:
+        found.append("JWT_PUBLIC_KEY_PATH needs JWT_PRIVATE_KEY_PATH beside it: this service signs.")
+    return found
+
+
+def _covers(domain: str, host: str) -> bool:
+    domain = domain.lstrip(".").lower()
+    return "." in domain and (host == domain or host.endswith("." + domain))
+
+
+def _short(span: timedelta) -> str:
+    return f"{span.days}d" if span.days else f"{span.seconds}s"
+
+
+def _looks_like_ours(name: str) -> bool:
+    if name == "REDIS_PASSWORD":  # docker-compose.yml reads it from the same file
+        return False
+    prefixes = {known.split("_")[0] for known in NAMES if "_" in known}
+    return name in NAMES or name.split("_")[0] in prefixes
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, NAMES, 1)
+    return f"{name} in .env is no setting" + (f": did you mean {near[0]}?" if near else ".")
+
+
+def _kept_secret(var: Path) -> str:
+    """The development secret, made on the first start."""
+    path = var / "secret"
+    var.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = var / f"secret.{os.getpid()}"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(os.urandom(48).hex())
+    with contextlib.suppress(FileExistsError):
+        os.link(draft, path)  # of two first starts at once, one wins, and nobody reads half a secret
+    draft.unlink()
+    if len(secret := path.read_text().strip()) < 32:
+        raise SettingsError([f"{path} holds no secret; remove it to have a new one made."])
+    return secret

@@ -1,0 +1,1 @@
+"""Access tokens: made, checked, and published keys to check them with."""

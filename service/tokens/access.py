@@ -1,0 +1,161 @@
+"""Access tokens: JWTs that say who is asking, for a quarter of an hour (RFC 9068).
+
+A token names its session (`sid`), itself (`jti`) and the state of the account it was made for (`ver`), so that
+`check.py` can refuse it the moment any of these is over. Nothing here asks Redis.
+"""
+
+import hashlib
+import random
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import jwt
+
+from service.accounts.roles import Roles
+from service.accounts.users import User
+from service.clock import Clock
+from service.errors import InvalidToken, TokenExpired
+from service.ids import new_id
+from service.sessions.families import Family
+from service.settings import Settings
+from service.tokens.keys import Keys
+
+LONGEST = 8192  # characters
+REMEMBERED = 10_000  # tokens
+_FORM = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+_TYPES: dict[str, type] = {
+    "iss": str, "aud": str, "sub": str, "sid": str, "jti": str, "type": str, "email": str,
+    "iat": int, "exp": int, "ver": int, "auth_time": int,
+    "roles": list, "permissions": list, "amr": list,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """A token as it is handed out."""
+
+    text: str
+    expires_in: int  # seconds
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who is asking, as an access token says it. Times are seconds since the epoch."""
+
+    user_id: str
+    session_id: str
+    jti: str
+    email: str
+    roles: tuple[str, ...]
+    permissions: tuple[str, ...]
+    amr: tuple[str, ...]
+    auth_time: int
+    issued_at: int
+    expires_at: int
+    epoch: int
+    kid: str
+
+
+class AccessTokens:
+    """Makes access tokens, and reads those that this installation has made."""
+
+    def __init__(self, keys: Keys, clock: Clock, roles: Roles, settings: Settings) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._roles = roles
+        self._issuer = settings.jwt_issuer
+        self._audience = settings.jwt_audience
+        self._lifetime = settings.jwt_access_expiry
+        self._tolerance = settings.clock_tolerance.total_seconds()
+        self._jwt = jwt.PyJWT(options={"enforce_minimum_key_length": True})
+        self._remembered: dict[bytes, Principal] = {}
+
+    def make(self, user: User, family: Family) -> AccessToken:
+        """A token for this session of the user, made with the rights that the user has now.
+
+        It lives up to 5 % shorter than `JWT_ACCESS_EXPIRY`, by chance, so that clients do not refresh in step.
+        """
+        key = self._keys.signing()
+        lifetime = int(self._lifetime / timedelta(seconds=1) * (1 - random.random() * 0.05))  # noqa: S311
+        now = int(family.now.timestamp())
+        claims = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": user.id,
+            "sid": family.token.session_id,
+            "jti": new_id(),
+            "ver": family.epoch,
+            "iat": now,
+            "exp": now + lifetime,
+            "type": "access",
+            "email": user.email,
+            "roles": list(user.roles),
+            "permissions": list(self._roles.permissions(user.roles)),
+            "amr": list(family.amr),
+            "auth_time": int(family.started_at.timestamp()),
+        }
+        headers = {"kid": key.kid, "typ": "at+jwt"}
+        return AccessToken(self._jwt.encode(claims, key.private, key.algorithm, headers=headers), lifetime)
+
+    def read(self, text: str, expired: bool = False) -> Principal:
+        """What an authentic token says; raises `InvalidToken` or, unless `expired` ones will do, `TokenExpired`.
+
+        A signature that was checked once is remembered, by a digest of the very token, until it expires.
+        """
+        if len(text) > LONGEST or not (form := _FORM.fullmatch(text)):
+            raise InvalidToken
+        key = self._keys.by_header(form[1])
+        if key is None:
+            raise InvalidToken
+        digest = hashlib.sha256(text.encode("ascii")).digest()
+        principal = self._remembered.get(digest)
+        if principal is None or principal.kid != key.kid:
+            principal = self._verified(text, key.kid, key.public, key.algorithm)
+            self._remember(digest, principal)
+        now = self._clock.now()
+        if principal.issued_at > now + self._tolerance:
+            raise InvalidToken
+        if principal.expires_at + self._tolerance <= now and not expired:
+            raise TokenExpired
+        return principal
+
+    def _verified(self, text: str, kid: str, public: Any, algorithm: str) -> Principal:
+        try:
+            claims = self._jwt.decode(
+                text,
+                key=public,
+                algorithms=[algorithm],
+                issuer=self._issuer,
+                audience=self._audience,
+                # The times are compared with Redis' clock, in `read`.
+                options={"require": list(_TYPES), "strict_aud": True, "verify_exp": False, "verify_iat": False},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise InvalidToken from error
+        if any(type(claims[name]) is not kind for name, kind in _TYPES.items()) or claims["type"] != "access":
+            raise InvalidToken
+        if not all(_ID.fullmatch(claims[name]) for name in ("sub", "sid", "jti")):
+            raise InvalidToken
+        return Principal(
+            user_id=claims["sub"],
+            session_id=claims["sid"],
+            jti=claims["jti"],
+            email=claims["email"],
+            roles=tuple(map(str, claims["roles"])),
+            permissions=tuple(map(str, claims["permissions"])),
+            amr=tuple(map(str, claims["amr"])),
+            auth_time=claims["auth_time"],
+            issued_at=claims["iat"],
+            expires_at=claims["exp"],
+            epoch=claims["ver"],
+            kid=kid,
+        )
+
+    def _remember(self, digest: bytes, principal: Principal) -> None:
+        """First in, first out: a token is asked about for minutes after it was made, and then no more."""
+        self._remembered[digest] = principal
+        if len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]

