@@ -42,6 +42,7 @@ from service.vault import Vault
 log = structlog.get_logger("service.app")
 
 UPKEEP_EVERY = 5.0  # seconds
+UPKEEP_SOON = 0.5  # seconds, while Redis is away
 
 
 def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = None) -> Parts:
@@ -97,13 +98,16 @@ async def look_after(its: Parts) -> None:
     its.clock.anchor(await its.store.time())
     its.state.condition = await its.store.condition()
     await its.keys.refresh()
+    await its.users.reseal()
 
 
 async def _running(app: web.Application) -> AsyncIterator[None]:
     its = app[PARTS]
+    pause = UPKEEP_SOON
     with suppress(StoreUnavailable):
         await look_after(its)
-    upkeep = asyncio.create_task(_keep_looking_after(its))
+        pause = UPKEEP_EVERY
+    upkeep = asyncio.create_task(_keep_looking_after(its, pause))
     yield
     upkeep.cancel()
     with suppress(asyncio.CancelledError):
@@ -112,16 +116,15 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
     its.passwords.close()
 
 
-async def _keep_looking_after(its: Parts) -> None:
+async def _keep_looking_after(its: Parts, pause: float) -> None:
     """The same again and again; soon again while Redis is away, so that recovery is noticed."""
-    pause = UPKEEP_EVERY
     while True:
         await asyncio.sleep(pause)
         try:
             await look_after(its)
             pause = UPKEEP_EVERY
         except StoreUnavailable:
-            pause = 0.5
+            pause = UPKEEP_SOON
         except Exception:
             # Whatever it is, the next round may do better, and requests are answered meanwhile.
             log.exception("upkeep.failed")

@@ -36,18 +36,12 @@ def main(arguments: Sequence[str]) -> int:
             logs.configure(settings, sys.stderr)
             return _run(_create_admin(settings, called.email))
         logs.configure(settings)
-        _run(serve(settings))
-        return OK
+        return _run(serve(settings))
     except SettingsError as error:
         print("Gatepost cannot start:", *(f"  - {mistake}" for mistake in error.mistakes), sep="\n", file=sys.stderr)
         return MISCONFIGURED
     except ServiceError as error:
         print(error.detail, file=sys.stderr)
-        return FAILED
-    except Exception as error:
-        if type(error).__name__ != "EmbeddedRedisError":
-            raise
-        print(error, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -101,8 +95,14 @@ async def _promote(its: Parts, email: str) -> str | None:
         return f"{email} is an admin already."
     await its.users.change(user.id, roles=" ".join((*user.roles, ADMIN)))
     await its.families.outdate_tokens(user.id)
-    events.record(Event.ADMIN_CREATED, user_id=user.id, by="command line")
-    return f"{email} is an admin now."
+    events.record(Event.ADMIN_GRANTED, user_id=user.id, by="command line")
+    if user.email_verified:
+        return f"{email} is an admin now."
+    made = f"{user.created_at:%Y-%m-%d}"
+    return (
+        f"{email} is an admin now. Nobody has proved that this email is theirs: the account was made on {made}, "
+        "so make sure that it belongs to whom you think."
+    )
 
 
 async def _make(its: Parts, email: str) -> str:

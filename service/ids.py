@@ -1,7 +1,10 @@
 """Identifiers: 16 random bytes, written as 22 characters of base64url."""
 
 import base64
+import re
 import secrets
+
+_FORM = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 
 
 def new_id() -> str:
@@ -13,6 +16,11 @@ def new_id() -> str:
     while not (text := secrets.token_urlsafe(16))[0].isalnum():
         pass
     return text
+
+
+def is_id(text: str) -> bool:
+    """Whether a text that came from outside has the form of an id; the name of another field has not."""
+    return _FORM.fullmatch(text) is not None
 
 
 def id_bytes(text: str) -> bytes:

@@ -38,10 +38,23 @@ def configure(settings: Settings, stream: TextIO = sys.stdout) -> None:
     root.setLevel(max(level, logging.INFO))
 
 
+def tell(event: str, **facts: Any) -> None:
+    """A line that no `LOG_LEVEL` silences."""
+    structlog.get_logger().bind()._proxy_to_logger("info", event, **facts)
+
+
 def _renderers(log_format: str, colors: bool) -> list[Processor]:
     if log_format == "json":
         return [structlog.processors.JSONRenderer(lambda line, **_: orjson.dumps(line, default=str).decode())]
-    return [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28)]
+    return [_on_one_line, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28)]
+
+
+def _on_one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """JSON escapes line breaks by itself; the readable form must not let a client write lines of its own."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception" and not value.isprintable():
+            event[name] = repr(value)
+    return event
 
 
 def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -11,6 +11,7 @@ from aiohttp import web
 from service.app import assemble, make_app
 from service.errors import StoreUnavailable
 from service.http.access_log import AccessLog
+from service.http.protocol import Runner
 from service.parts import Parts
 from service.settings import ROOT, Settings, SettingsError
 from service.store import connect
@@ -42,10 +43,13 @@ async def open_redis(settings: Settings) -> AsyncIterator[str]:
     if settings.redis_url:
         yield settings.redis_url.get_secret_value()
         return
-    from service.embedded import EmbeddedRedis  # not on every platform, and only needed here
+    from service.embedded import EmbeddedRedis, EmbeddedRedisError  # not on every platform, and only needed here
 
     redis = EmbeddedRedis(ROOT / "var" / "redis")
-    url = await redis.start()
+    try:
+        url = await redis.start()
+    except EmbeddedRedisError as error:
+        raise SettingsError([str(error)]) from error
     try:
         log.info("redis.private", told=redis.description)
         yield url
@@ -53,15 +57,15 @@ async def open_redis(settings: Settings) -> AsyncIterator[str]:
         await redis.stop()
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; raises `SettingsError` when this must not be served."""
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, and give the exit status; raises `SettingsError` when this must not be served."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop.set)
     async with open_redis(settings) as url:
         its = assemble(settings, connect(url))
-        runner = web.AppRunner(
+        runner = Runner(
             make_app(its),
             access_log_class=AccessLog,
             shutdown_timeout=FINISH,
@@ -74,6 +78,7 @@ async def serve(settings: Settings) -> None:
             await _serve(its, runner, stop)
         finally:
             await runner.cleanup()
+    return 0
 
 
 async def _serve(its: Parts, runner: web.AppRunner, stop: asyncio.Event) -> None:
@@ -106,6 +111,8 @@ async def _examine(its: Parts) -> None:
     if its.settings.production and condition.dangers and not its.settings.redis_allow_unsafe:
         remedy = "If your provider keeps the data safe in another way, set REDIS_ALLOW_UNSAFE=on."
         raise SettingsError([*(f"{danger}." for danger in condition.dangers), remedy])
+    if its.settings.production and not its.settings.cookie_secure:
+        log.warning("cookies.insecure", told="PUBLIC_URL is not https: cookies and passwords travel in the clear")
     for danger in condition.dangers:
         log.warning("redis.unsafe", told=danger)
 

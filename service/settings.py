@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config"
 
 MAKE_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # noqa: S105
-_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_UNITS = {"": "seconds", "ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _WELL_KNOWN = re.compile(
     r"change[-_ ]?me|your[-_ ]|secret[-_ ]?key|super[-_ ]?secret|^(secret|password|example|default|development|test)"
     r"|0123456789|1234567890|(.)\1{7}",
@@ -48,7 +48,7 @@ class Environment(StrEnum):
 def duration(text: Any) -> Any:
     """`15m` as a timedelta."""
     if isinstance(text, str):
-        if match := re.fullmatch(r"(\d{1,9})\s*([smhd]?)", text.strip().lower()):
+        if match := re.fullmatch(r"(\d{1,9})\s*(ms|[smhd]?)", text.strip().lower()):
             return timedelta(**{_UNITS[match[2]]: int(match[1])})
         raise ValueError("must be a duration: write seconds as 900, or 15m, 2h, 7d")
     return text
@@ -74,6 +74,7 @@ def _base_url(text: Any) -> Any:
     parts = urlsplit(str(text).strip())
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("must be an address such as https://auth.example.org")
+    _ = parts.port  # refuses one that is none
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
@@ -108,7 +109,7 @@ def _limits(text: Any) -> Any:
         return text
     table = {}
     for word in _words(text):
-        match = re.fullmatch(r"([a-z-]+)\s*=\s*(\d{1,6})\s*/\s*(\w+)", word)
+        match = re.fullmatch(r"([a-z-]+)\s*=\s*(\d{1,6})\s*/\s*(\d{1,9}[smhdSMHD]?)", word)
         if not match or int(match[2]) < 1 or not (window := duration(match[3])):
             raise ValueError(f"must list limits such as login=5/15m; '{word}' is none")
         table[match[1]] = (int(match[2]), window)
@@ -241,7 +242,9 @@ def _with_defaults(settings: Settings, given: dict[str, Any]) -> Settings:
     derived: dict[str, Any] = {
         "host": "0.0.0.0" if production else "127.0.0.1",  # noqa: S104 a container is reached from outside
         "public_url": public_url,
-        "cors_origins": tuple(dict.fromkeys((origin_of(settings.frontend_url), "http://localhost:5173"))),
+        "cors_origins": tuple(
+            dict.fromkeys((origin_of(settings.frontend_url), *(() if production else ("http://localhost:5173",))))
+        ),
         "drain_seconds": timedelta(seconds=5 if production else 0),
         "examples": not production,
         "log_format": "json" if production else "text",
@@ -261,6 +264,14 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
     for previous in settings.auth_secret_previous:
         if len(previous.get_secret_value()) < 16:
             found.append((("auth_secret_previous",), "AUTH_SECRET_PREVIOUS lists a secret of less than 16 characters."))
+    if any(network.prefixlen == 0 for network in settings.trusted_proxies):
+        mistake = "TRUSTED_PROXIES trusts the whole world: anybody could choose their own address. Name your proxies."
+        found.append((("trusted_proxies",), mistake))
+    if settings.jwt_access_secret and settings.jwt_access_secret == settings.auth_secret:
+        mistake = (
+            "JWT_ACCESS_SECRET is the same as AUTH_SECRET: those who check tokens must not hold the root. Use two."
+        )
+        found.append((("jwt_access_secret",), mistake))
     if settings.cookie_samesite == "none" and not settings.cookie_secure:
         found.append(
             (
@@ -299,6 +310,10 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
     found += [(("jwt_algorithm",), complaint) for complaint in _key_complaints(settings)]
     if settings.redis_url and not re.match(r"(rediss?|unix)://", settings.redis_url.get_secret_value()):
         found.append((("redis_url",), "REDIS_URL must begin with redis://, rediss:// or unix://."))
+    elif settings.redis_url and not _has_port(settings.redis_url.get_secret_value()):
+        found.append(
+            (("redis_url",), "REDIS_URL cannot be read: write / # ? @ and % in a password as %2F %23 %3F %40 %25.")
+        )
     if settings.production and not settings.redis_url:
         found.append(
             (
@@ -333,6 +348,14 @@ def _key_complaints(settings: Settings) -> list[str]:
     if settings.jwt_public_key_path and not settings.jwt_private_key_path:
         found.append("JWT_PUBLIC_KEY_PATH needs JWT_PRIVATE_KEY_PATH beside it: this service signs.")
     return found
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port is one, or left out; a password with a slash in it looks like a wrong port."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _covers(domain: str, host: str) -> bool:

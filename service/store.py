@@ -30,6 +30,7 @@ from redis.exceptions import (
     ConnectionError as RedisConnectionError,
 )
 from redis.exceptions import (
+    NoPermissionError,
     NoScriptError,
     ResponseError,
 )
@@ -143,7 +144,12 @@ class Store:
         self._glances.append(glance := _Glance(command))
         if len(self._glances) == 1:
             asyncio.get_running_loop().call_soon(self._take_off, context=contextvars.Context())
-        return await glance.reply
+        started = time.monotonic()
+        try:
+            return await glance.reply
+        finally:
+            if (left := _left.get()) is not None:
+                left.seconds -= time.monotonic() - started
 
     async def time(self) -> float:
         """Redis' clock, in seconds since the epoch."""
@@ -154,7 +160,9 @@ class Store:
         """How Redis is set up, from `INFO`; what a managed Redis does not tell is a danger of its own."""
         try:
             replies = await self.run(("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence"))
-        except ResponseError:
+        except (ResponseError, StoreUnavailable) as refusal:
+            if isinstance(refusal, StoreUnavailable) and not isinstance(refusal.__cause__, NoPermissionError):
+                raise
             return Condition(dangers=("Redis does not answer INFO, so its persistence cannot be checked",))
         told: dict[str, Any] = {name: value for reply in replies for name, value in reply.items()}
         version = str(told.get("redis_version", "0"))
@@ -182,7 +190,8 @@ class Store:
     async def _fly(self, glances: list[_Glance]) -> None:
         try:
             replies = await self.run(*(glance.command for glance in glances))
-        except (StoreUnavailable, ResponseError) as error:
+        except Exception as error:
+            # Whatever it is, it belongs to those who wait; nobody else would ever hear of it.
             for glance in glances:
                 if not glance.reply.done():
                     glance.reply.set_exception(error)
@@ -212,7 +221,8 @@ class Store:
         except (TimeoutError, RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise _Failed(error) from error
         except ResponseError as error:
-            if not (passing := _PASSING.search(str(error))):
+            # The library cuts the codes it knows off the text; in a script's error the code may stand in the middle.
+            if not (passing := _PASSING.search(f"{error.status_code} {error}")):
                 raise
             if demoted := passing[1] == "READONLY":
                 # The master has become a replica: nothing was done, and these connections all lead there.

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 
 from cryptography.exceptions import InvalidTag
@@ -72,6 +73,13 @@ class Key:
             except (InvalidTag, ValueError):
                 continue
         raise Unsealable
+
+    def resealed(self, sealed: bytes, context: bytes) -> bytes | None:
+        """The same sealed with the current key, `None` when it is already; raises `Unsealable`."""
+        with suppress(InvalidTag, ValueError):
+            self._ciphers[0].decrypt(sealed[:12], sealed[12:], context)
+            return None
+        return self.seal(self.unseal(sealed, context), context)
 
     @cached_property
     def _ciphers(self) -> tuple[AESGCM, ...]:

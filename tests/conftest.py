@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 from service import embedded
 from service.accounts.passwords import ARGON2ID, Passwords, load_common
 from service.app import assemble, look_after, make_app
+from service.limits import policies
 from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
 from service.store import connect
@@ -149,7 +150,7 @@ def settings_for(**changes: str) -> Settings:
 
 
 # The limits have tests of their own, and would be in the way of most others.
-WIDE = "login=10000/15m,login-address=10000/15m,login-account=10000/15m,register=10000/1h,refresh=10000/1m"
+WIDE = ",".join(f"{name}=10000/1h" for name in sorted(policies.NAMES))
 
 
 def cheap_passwords(**changes: Any) -> Passwords:

@@ -15,8 +15,11 @@ def _printable(text: str) -> str:
 
 
 def _web_address(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("https", "http") or not parts.hostname or not all(map(str.isprintable, text)):
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("https", "http") or not parts.hostname or not text.isprintable():
         raise ValueError("must be an http or https address")
     return text
 

@@ -12,7 +12,7 @@ from service.http.body import Body, read
 from service.http.browser import with_browser_session
 from service.http.guard import client, principal
 from service.http.signing_in import wants_cookies, welcome
-from service.http.throttle import charge, limited, origin
+from service.http.throttle import charge, origin
 from service.limits.limiter import Charge
 from service.parts import parts
 
@@ -46,12 +46,12 @@ class PasswordChange(Body):
 @routes.post("/api/auth/register")
 @guard.anyone
 @with_browser_session
-@limited("register")
 async def register(request: web.Request) -> web.Response:
     """Make an account and sign its owner in."""
     its, cookies = parts(request), wants_cookies(request)
     wanted = await read(request, Registration)
     its.passwords.check(wanted.password, wanted.email, wanted.first_name, wanted.last_name, wanted.name)
+    await charge(request, Charge("register", (origin(request),)))
     if await its.users.find_by_email(wanted.email):
         raise EmailExists  # before the work of hashing; `register` decides
     user = await its.users.register(
@@ -114,7 +114,7 @@ async def change_password(request: web.Request) -> web.Response:
     """Set a new password; every other session ends."""
     asking = principal(request)
     wanted = await read(request, PasswordChange)
-    await charge(request, Charge("login", (origin(request), asking.email)), Charge("login-account", (asking.email,)))
+    await charge(request, Charge("login", (origin(request), asking.email)))
     await parts(request).signin.change_password(asking, wanted.current_password, wanted.new_password, client(request))
     return answers.nothing()
 

@@ -7,7 +7,8 @@ Redis
     lookup-key     string  the key of those HMACs, sealed with `AUTH_SECRET`; no TTL
 
 An email belongs to one account, without a step over two keys: claim the lookup for a minute, write the user, make the
-claim permanent. A crash in between leaves at worst a claim that lapses and a record that nothing leads to.
+claim permanent. Where a crash came in between, whoever finds the record by its email makes the claim permanent, and a
+claim without a record gives way to the next registration. At worst a record remains that nothing leads to.
 The lookup key is random and kept in Redis, so that a new `AUTH_SECRET` does not lose a single account.
 """
 
@@ -15,6 +16,7 @@ import base64
 import hashlib
 import hmac
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +36,7 @@ log = structlog.get_logger("service.accounts")
 _HERE = Path(__file__).parent
 _CLAIM = Script(_HERE / "claim.lua")
 _CHANGE = Script(_HERE / "change.lua")
+_RESEAL = Script(_HERE / "reseal.lua")
 _LOOKUP_KEY = "lookup-key"
 _CLAIM_HOLDS = 60_000  # ms
 _NO_TIME = datetime.fromtimestamp(0, UTC)
@@ -107,8 +110,12 @@ class Users:
 
     async def id_of(self, email: str) -> str | None:
         """The id that an email leads to; the caller reads the user and compares the email."""
-        found: str | None = await self._store.one(("GET", await self._lookup(email)))
-        return found
+        lookup = await self._lookup(email)
+        found, lapses = await self._store.run(("GET", lookup), ("PTTL", lookup))
+        if found and lapses > 0 and await self.find(found):
+            # Its registration was cut off before the last step: an account that can be found must stay.
+            await self._store.one(_CLAIM(lookup, found, 0, ""), durable=True)
+        return str(found) if found else None
 
     async def find_by_email(self, email: str) -> User | None:
         """The user with this email, in any spelling of it."""
@@ -121,11 +128,15 @@ class Users:
         lookup = await self._lookup(user.email)
         now = datetime.fromtimestamp(int(self._clock.now() * 1000) / 1000, UTC)
         user = replace(user, id=new_id(), created_at=now, updated_at=now)
-        if await self._store.one(_CLAIM(lookup, user.id, _CLAIM_HOLDS)) != user.id:
+        holder = await self._store.one(_CLAIM(lookup, user.id, _CLAIM_HOLDS, ""))
+        if holder != user.id and not await self.find(holder):
+            # A registration that was cut off, or one under way, which then finds below that it came second.
+            holder = await self._store.one(_CLAIM(lookup, user.id, _CLAIM_HOLDS, holder))
+        if holder != user.id:
             raise EmailExists
         await self._store.one(("HSET", _key(user.id), *_pairs(user)))
-        if await self._store.one(_CLAIM(lookup, user.id, 0), durable=True) != user.id:
-            # The claim had lapsed before the record was written, and somebody else came first.
+        if await self._store.one(_CLAIM(lookup, user.id, 0, ""), durable=True) != user.id:
+            # The claim had lapsed or given way before the record was written, and somebody else came first.
             await self._store.one(("DEL", _key(user.id)))
             raise EmailExists
         return user
@@ -143,6 +154,14 @@ class Users:
     def noting_login(self, user_id: str) -> Command:
         """The command that notes a sign-in, to travel with another."""
         return _CHANGE(_key(user_id), "", "", "in", _ms(self._clock.now()))
+
+    async def reseal(self) -> None:
+        """Seal the lookup key with the current `AUTH_SECRET`, so that the one before can go."""
+        if (sealed := await self._store.one(("GET", _LOOKUP_KEY))) is None:
+            return
+        with suppress(Unsealable):
+            if renewed := self._key.resealed(base64.b64decode(sealed), b"lookup-key"):
+                await self._store.one(_RESEAL(_LOOKUP_KEY, sealed, base64.b64encode(renewed).decode("ascii")))
 
     async def _lookup(self, email: str) -> str:
         digest = hmac.digest(await self._lookup_key(), canonical(email).encode(), hashlib.sha256)

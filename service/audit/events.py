@@ -3,9 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-import structlog
-
-log = structlog.get_logger("service.audit")
+from service import logs
 
 
 class Event(StrEnum):
@@ -13,6 +11,7 @@ class Event(StrEnum):
 
     USER_REGISTERED = "user.registered"
     ADMIN_CREATED = "user.admin_created"
+    ADMIN_GRANTED = "user.admin_granted"
     SIGNED_IN = "session.started"
     SIGN_IN_REFUSED = "session.refused"
     SESSION_RECOVERED = "session.recovered"
@@ -25,4 +24,4 @@ class Event(StrEnum):
 
 def record(event: Event, **facts: Any) -> None:
     """Tell that something happened; `facts` are ids, addresses and reasons, never credentials."""
-    log.info(event.value, **{name: fact for name, fact in facts.items() if fact is not None})
+    logs.tell(event.value, **{name: fact for name, fact in facts.items() if fact is not None})

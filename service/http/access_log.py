@@ -21,7 +21,7 @@ class AccessLog(AbstractAccessLogger):
         log.info(
             "request",
             method=request.method,
-            path=request.path,
+            path=request.rel_url.raw_path,
             status=response.status,
             ms=round(time * 1000, 1),
             ip=client(request).address if PARTS in request.app else None,

@@ -16,7 +16,8 @@ DEEPEST = 16
 ARRIVES_WITHIN = 10.0  # seconds
 
 M = TypeVar("M", bound="Body")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and content without the closing quote: a string that never ends must not be tried from each of its quotes.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 class Body(BaseModel):
@@ -51,7 +52,7 @@ async def read_optional(request: web.Request, model: type[M]) -> M | None:
 async def _text(request: web.Request) -> str:
     if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
         raise UnsupportedMediaType
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+    if any(coding.lower() != "identity" for coding in request.headers.getall(hdrs.CONTENT_ENCODING, ())):
         raise UnsupportedMediaType("Compressed bodies are not accepted")
     if (request.content_length or 0) > LARGEST:
         raise PayloadTooLarge

@@ -86,6 +86,12 @@ async def binding(request: web.Request) -> str:
     return str(session[_BINDING])
 
 
+async def known_binding(request: web.Request) -> str | None:
+    """The name of this browser, if it has one."""
+    found: str | None = (await aiohttp_session.get_session(request)).get(_BINDING)
+    return found
+
+
 async def forget(request: web.Request) -> None:
     """End the browser's session: somebody has signed in."""
     session = await aiohttp_session.get_session(request)

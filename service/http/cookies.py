@@ -10,7 +10,7 @@ a narrower path and for all where `COOKIE_DOMAIN` is set (RFC 6265bis, section 4
 
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from service.settings import Settings
 
@@ -44,8 +44,18 @@ class Cookies:
     def access_token(self, request: web.Request) -> str | None:
         return request.cookies.get(self._access.name) or None
 
-    def refresh_token(self, request: web.Request) -> str | None:
-        return request.cookies.get(self._refresh.name) or None
+    def refresh_tokens(self, request: web.Request) -> list[str]:
+        """Every refresh token the browser sends: a sibling domain can plant one beside the right one."""
+        pairs = (part.strip().partition("=") for part in request.headers.get(hdrs.COOKIE, "").split(";"))
+        return [value for name, _, value in pairs if name == self._refresh.name and value]
+
+    def csrf_token(self, request: web.Request) -> str:
+        return request.cookies.get(self._csrf.name, "")
+
+    @property
+    def host_bound(self) -> bool:
+        """Whether browsers take the CSRF cookie from this very host only, so that nobody else can plant it."""
+        return self._csrf.name.startswith("__Host-")
 
     def any(self, request: web.Request) -> bool:
         """Whether the browser holds any of our cookies."""

@@ -1,5 +1,6 @@
 """What signing in means for a browser: cookies or tokens, and the end of what was there before."""
 
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -35,11 +36,8 @@ async def welcome(request: web.Request, signed: SignedIn, *, in_cookies: bool, s
 
 async def _end_previous(request: web.Request, signed: SignedIn) -> None:
     its = parts(request)
-    if not (text := its.cookies.refresh_token(request)):
-        return
-    try:
-        previous = its.refresh_tokens.read(text)
-    except InvalidRefreshToken:
-        return
-    if previous.session_id != signed.session_id:
-        await its.signin.end(previous.user_id, previous.session_id, EndReason.SIGNED_IN_AGAIN, client(request))
+    for text in its.cookies.refresh_tokens(request):
+        with suppress(InvalidRefreshToken):
+            previous = its.refresh_tokens.read(text)
+            if previous.session_id != signed.session_id:
+                await its.signin.end(previous.user_id, previous.session_id, EndReason.SIGNED_IN_AGAIN, client(request))

@@ -34,7 +34,7 @@ async def charge(request: web.Request, *charges: Charge) -> None:
     try:
         request[_ALLOWANCES] = await parts(request).limiter.charge(*charges)
     except Refused as refusal:
-        request[_ALLOWANCES] = [refusal.allowance]
+        request[_ALLOWANCES] = [] if refusal.quiet else [refusal.allowance]
         raise
 
 

@@ -3,6 +3,10 @@
 Redis
     limit:<policy>:<hmac of subject>  zset  one entry per counted call, scored by its time (ms of Redis' clock)
                                             expires with its window
+    known:<hmac>                          string  an account was signed in to from an address; thirty days
+
+Addresses that an account is known by are spared its own limit, `login-account`: a stranger who burns it, from wherever,
+does not lock the owner out at home.
 
 Subjects (addresses, emails, sessions) are HMACs, so that nothing in Redis tells who tried what. When Redis is away
 nothing is allowed: 503.
@@ -19,6 +23,7 @@ from service.limits.policies import Policy
 from service.store import Script, Store
 from service.vault import Vault
 
+_KNOWN_LASTS = 30 * 24 * 3600  # seconds
 _WINDOW = Script(Path(__file__).with_name("window.lua"))
 
 
@@ -45,14 +50,16 @@ class Charge:
 
     policy: str
     subject: tuple[str, ...]
+    quiet: bool = False  # what is left is not told: it would say how often somebody else has tried
 
 
 class Refused(RateLimited):
     """The policy allows no more for now; `allowance` says which and until when."""
 
-    def __init__(self, allowance: Allowance) -> None:
+    def __init__(self, allowance: Allowance, quiet: bool = False) -> None:
         super().__init__(max(1, allowance.resets_in))
         self.allowance = allowance
+        self.quiet = quiet
 
 
 class Limiter:
@@ -74,14 +81,26 @@ class Limiter:
             allowance = Allowance(policy, remaining, math.ceil(left / 1000))
             if not verdict:
                 await self._withdraw(call, charges[:done])
-                raise Refused(allowance)
-            allowances.append(allowance)
+                raise Refused(allowance, charge.quiet)
+            if not charge.quiet:
+                allowances.append(allowance)
         return allowances
+
+    async def knows(self, account: str, address: str) -> bool:
+        """Whether somebody has signed in to the account from this address in the last weeks."""
+        return bool(await self._store.one(("EXISTS", "known:" + self._digest("known", account, address))))
+
+    async def remember(self, account: str, address: str) -> None:
+        """Somebody has signed in to the account from this address."""
+        await self._store.one(("SET", "known:" + self._digest("known", account, address), "1", "EX", _KNOWN_LASTS))
 
     async def _withdraw(self, call: str, charges: tuple[Charge, ...]) -> None:
         if charges:
             await self._store.run(*(("ZREM", self._name(charge), call) for charge in charges))
 
     def _name(self, charge: Charge) -> str:
-        mac = self._key.mac("\0".join((charge.policy, *charge.subject)).encode("utf-8", "surrogatepass"))
-        return f"limit:{charge.policy}:{base64.urlsafe_b64encode(mac[:15]).decode('ascii')}"
+        return f"limit:{charge.policy}:{self._digest(charge.policy, *charge.subject)}"
+
+    def _digest(self, *words: str) -> str:
+        mac = self._key.mac("\0".join(words).encode("utf-8", "surrogatepass"))
+        return base64.urlsafe_b64encode(mac[:15]).decode("ascii")

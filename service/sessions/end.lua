@@ -36,10 +36,10 @@ for _, name in ipairs(doomed) do
   redis.call("HSET", sessions, name .. ".end", whole(now + mourning) .. " " .. reason)
 end
 if jti ~= "" and #doomed > 0 then redis.call("HSET", sessions, "-" .. jti, jti_expires .. " " .. reason) end
-if grow then
-  redis.call("HINCRBY", sessions, "epoch", 1)
-  if redis.call("PTTL", sessions) < tonumber(afterlife) then redis.call("PEXPIRE", sessions, afterlife) end
-end
+if grow then redis.call("HINCRBY", sessions, "epoch", 1) end
+-- Removing the last field has removed the key, and its time to live with it.
+local lives = math.max(#doomed > 0 and mourning or 0, grow and tonumber(afterlife) or 0)
+if redis.call("PTTL", sessions) < lives then redis.call("PEXPIRE", sessions, whole(lives)) end
 
 local ended = #doomed
 if ended == 0 and sid ~= "*" then ended = redis.call("HEXISTS", sessions, sid .. ".end") end

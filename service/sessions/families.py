@@ -21,7 +21,7 @@ from typing import Any
 from service.client import Client, device
 from service.clock import Clock
 from service.errors import RefreshTokenReused, SessionEnded
-from service.ids import new_id
+from service.ids import is_id, new_id
 from service.sessions.refresh_tokens import RefreshToken
 from service.sessions.rule import Verdict
 from service.settings import Settings
@@ -170,6 +170,8 @@ class Families:
         self, user_id: str, session_id: str, reason: EndReason, jti: str = "", jti_expires: float = 0
     ) -> bool:
         """End one session, and revoke an access token with it; true when it had existed. Safe to repeat."""
+        if not is_id(session_id):
+            return False  # a session hash has other fields too, and "*" would be every session
         return await self._end(user_id, session_id, "", reason, jti=jti, jti_expires=jti_expires) > 0
 
     async def end_all(self, user_id: str, reason: EndReason, spare: str = "", account_changed: bool = False) -> int:

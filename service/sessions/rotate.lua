@@ -26,6 +26,8 @@ local function whole(number) return string.format("%.0f", number) end
 local function bury(reason)
   redis.call("HDEL", sessions, sid, sid .. ".meta")
   redis.call("HSET", sessions, sid .. ".end", whole(now + mourning) .. " " .. reason)
+  -- Removing the last field has removed the key, and its time to live with it.
+  if redis.call("PTTL", sessions) < mourning then redis.call("PEXPIRE", sessions, whole(mourning)) end
 end
 
 local session = redis.call("HGET", sessions, sid)

@@ -1,15 +1,17 @@
 """Sessions over HTTP: sign in, refresh, sign out, and see where one is signed in."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from service.accounts.fields import Email
-from service.errors import InvalidRefreshToken, NoRefreshToken, NotFound, NotSignedIn
+from service.errors import CsrfFailed, InvalidRefreshToken, NoRefreshToken, NotFound, NotSignedIn
 from service.http import answers, browser, guard
 from service.http.body import Body, read, read_optional
 from service.http.browser import with_browser_session
+from service.http.csrf import HEADER
 from service.http.guard import bearer_token, client, principal
 from service.http.problems import REFRESHED_BY_COOKIE
 from service.http.signing_in import wants_cookies, welcome
@@ -48,14 +50,13 @@ async def login(request: web.Request) -> web.Response:
     """Sign in with an email and a password."""
     cookies = wants_cookies(request)
     sent = await read(request, Credentials)
-    here = origin(request)
-    await charge(
-        request,
-        Charge("login", (here, sent.email)),
-        Charge("login-address", (here,)),
-        Charge("login-account", (sent.email,)),
-    )
+    here, limiter = origin(request), parts(request).limiter
+    charges = [Charge("login", (here, sent.email)), Charge("login-address", (here,))]
+    if not await limiter.knows(sent.email, here):
+        charges.append(Charge("login-account", (sent.email,), quiet=True))
+    await charge(request, *charges)
     signed = await parts(request).signin.with_password(sent.email, sent.password, client(request))
+    await limiter.remember(sent.email, here)
     return await welcome(request, signed, in_cookies=cookies)
 
 
@@ -114,7 +115,11 @@ async def end_session(request: web.Request) -> web.Response:
 async def csrf_token(request: web.Request) -> web.Response:
     """The CSRF token of this browser: of its session, or of its visit where nobody has signed in."""
     its = parts(request)
-    token = its.csrf.token(await _cookie_session(request) or await browser.binding(request))
+    if (bound_to := await _cookie_session(request)) is None:
+        if await browser.known_binding(request) is None:
+            await charge(request, Charge("browser", (origin(request),)))
+        bound_to = await browser.binding(request)
+    token = its.csrf.token(bound_to)
     response = answers.answer({"csrfToken": token})
     its.cookies.set_csrf(response, token)
     return response
@@ -126,18 +131,22 @@ async def _presented(request: web.Request) -> Presented:
     if body and body.refresh_token is not None:
         return Presented(body.refresh_token, its.refresh_tokens.read(body.refresh_token), in_cookie=False)
     request[REFRESHED_BY_COOKIE] = True
-    if (text := its.cookies.refresh_token(request)) is None:
+    if not (texts := its.cookies.refresh_tokens(request)):
         raise NoRefreshToken
-    presented = Presented(text, its.refresh_tokens.read(text), in_cookie=True)
-    its.csrf.check(request, presented.token.session_id)
-    return presented
+    found = [Presented(text, token, in_cookie=True) for text, token in _authentic(request, texts)]
+    if not found:
+        raise InvalidRefreshToken
+    sent = request.headers.get(HEADER, "")
+    if not (confirmed := [each for each in found if its.csrf.confirms(sent, each.token.session_id)]):
+        raise CsrfFailed
+    return confirmed[0]
 
 
 async def _held(request: web.Request) -> dict[tuple[str, str], Principal | None]:
     """The sessions that this request holds a credential of, with its access token where there is one.
 
-    Only what is authentic counts; whether it is still valid does not matter to somebody who wants out. Where nothing
-    but cookies vouches for the caller, each session must be confirmed by its CSRF token.
+    Only what is authentic counts; whether it is still valid does not matter to somebody who wants out. A session that
+    only a cookie vouches for must be confirmed by its CSRF token.
     """
     its, body = parts(request), await read_optional(request, Refresh)
     brought: dict[tuple[str, str], Principal | None] = {}
@@ -146,30 +155,42 @@ async def _held(request: web.Request) -> dict[tuple[str, str], Principal | None]
         if body and body.refresh_token is not None:
             token = its.refresh_tokens.read(body.refresh_token)
             brought[token.user_id, token.session_id] = None
-    with suppress(InvalidRefreshToken):
-        if (text := its.cookies.refresh_token(request)) is not None:
-            token = its.refresh_tokens.read(text)
-            kept[token.user_id, token.session_id] = None
+    for _, token in _authentic(request, its.cookies.refresh_tokens(request)):
+        kept[token.user_id, token.session_id] = None
     for held, text in ((brought, bearer_token(request)), (kept, its.cookies.access_token(request))):
         with suppress(NotSignedIn):
             if text is not None:
                 holder = its.access_tokens.read(text, expired=True)
                 held[holder.user_id, holder.session_id] = holder
-    if not brought:
-        for _, session_id in kept:
-            its.csrf.check(request, session_id)
-    return kept | brought
+    sent = request.headers.get(HEADER, "")
+    confirmed = {session: holder for session, holder in kept.items() if its.csrf.confirms(sent, session[1])}
+    if kept and not confirmed and not brought:
+        raise CsrfFailed
+    return confirmed | brought
 
 
 async def _cookie_session(request: web.Request) -> str | None:
+    """The session of this browser's cookies.
+
+    A sibling domain can plant a refresh cookie, which has no `__Host-` name, and with a CSRF token for it would sign
+    this browser in as somebody else. So it counts only beside a CSRF cookie that goes with it, which nobody can plant.
+    """
     its = parts(request)
     with suppress(NotSignedIn):
         if text := its.cookies.access_token(request):
             return its.access_tokens.read(text, expired=True).session_id
-    with suppress(NotSignedIn):
-        if text := its.cookies.refresh_token(request):
-            return its.refresh_tokens.read(text).session_id
+    beside = its.cookies.csrf_token(request)
+    for _, token in _authentic(request, its.cookies.refresh_tokens(request)):
+        if not its.cookies.host_bound or its.csrf.confirms(beside, token.session_id):
+            return token.session_id
     return None
+
+
+def _authentic(request: web.Request, texts: list[str]) -> Iterator[tuple[str, RefreshToken]]:
+    """Those of these refresh tokens that we have written."""
+    for text in texts:
+        with suppress(InvalidRefreshToken):
+            yield text, parts(request).refresh_tokens.read(text)
 
 
 def _goodbye(request: web.Request) -> web.Response:

@@ -49,7 +49,7 @@ local function oldest_first(a, b) return a[1] < b[1] end
 table.sort(living, oldest_first)
 table.sort(tombstones, oldest_first)
 for i = 1, #tombstones - most do gone[#gone + 1] = tombstones[i][2] end
-if #gone > 0 then redis.call("HDEL", sessions, unpack(gone)) end
+for _, name in ipairs(gone) do redis.call("HDEL", sessions, name) end -- one by one: unpack() has its limit
 for i = 1, #living - most + 1 do
   local replaced = living[i][2]
   redis.call("HDEL", sessions, replaced, replaced .. ".meta")

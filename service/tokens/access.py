@@ -17,7 +17,7 @@ from service.accounts.roles import Roles
 from service.accounts.users import User
 from service.clock import Clock
 from service.errors import InvalidToken, TokenExpired
-from service.ids import new_id
+from service.ids import is_id, new_id
 from service.sessions.families import Family
 from service.settings import Settings
 from service.tokens.keys import Keys
@@ -25,7 +25,7 @@ from service.tokens.keys import Keys
 LONGEST = 8192  # characters
 REMEMBERED = 10_000  # tokens
 _FORM = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
-_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+_LATEST = 253_402_300_800  # the year 10000, in seconds since the epoch; no clock that we meet goes further
 _TYPES: dict[str, type] = {
     "iss": str, "aud": str, "sub": str, "sid": str, "jti": str, "type": str, "email": str,
     "iat": int, "exp": int, "ver": int, "auth_time": int,
@@ -133,20 +133,24 @@ class AccessTokens:
                 # The times are compared with Redis' clock, in `read`.
                 options={"require": list(_TYPES), "strict_aud": True, "verify_exp": False, "verify_iat": False},
             )
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise InvalidToken from error
         if any(type(claims[name]) is not kind for name, kind in _TYPES.items()) or claims["type"] != "access":
             raise InvalidToken
-        if not all(_ID.fullmatch(claims[name]) for name in ("sub", "sid", "jti")):
+        if any(type(word) is not str for name in ("roles", "permissions", "amr") for word in claims[name]):
+            raise InvalidToken
+        if not all(is_id(claims[name]) for name in ("sub", "sid", "jti")):
+            raise InvalidToken
+        if not all(0 <= claims[name] < _LATEST for name in ("iat", "exp", "ver", "auth_time")):
             raise InvalidToken
         return Principal(
             user_id=claims["sub"],
             session_id=claims["sid"],
             jti=claims["jti"],
             email=claims["email"],
-            roles=tuple(map(str, claims["roles"])),
-            permissions=tuple(map(str, claims["permissions"])),
-            amr=tuple(map(str, claims["amr"])),
+            roles=tuple(claims["roles"]),
+            permissions=tuple(claims["permissions"]),
+            amr=tuple(claims["amr"]),
             auth_time=claims["auth_time"],
             issued_at=claims["iat"],
             expires_at=claims["exp"],

@@ -13,6 +13,8 @@ A `kid` is the thumbprint of the public key (RFC 7638), so that every instance c
 import base64
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,11 +115,21 @@ class Keys:
         sealed = base64.b64encode(self._vault_key.seal(_pem(signing.private), signing.kid.encode())).decode("ascii")
         flat = await self._store.one(_INSTALL(_RING, signing.kid, self._algorithm, f"{signing.made} {sealed}"))
         entries = dict(zip(flat[::2], flat[1::2], strict=True))
+        await self._reseal(entries)
         known = {key.kid: key for key in self._ring.values()} | {signing.kid: signing}
         keys = [known.get(kid) or self._opened(kid, entry) for kid, entry in entries.items()]
         mine = [key for key in keys if key.algorithm == self._algorithm]
         self._ring = {key.header: key for key in keys}
         self._signing = max(mine, key=lambda key: key.made)
+
+    async def _reseal(self, entries: dict[str, str]) -> None:
+        """Seal every key with the current `AUTH_SECRET`, so that the one before can go."""
+        for kid, entry in entries.items():
+            algorithm, made, sealed = entry.split(" ")
+            with suppress(Unsealable):
+                if renewed := self._vault_key.resealed(base64.b64decode(sealed), kid.encode()):
+                    text = base64.b64encode(renewed).decode("ascii")
+                    await self._store.one(("HSET", _RING, kid, f"{algorithm} {made} {text}"))
 
     def _opened(self, kid: str, entry: str) -> SigningKey:
         algorithm, made, sealed = entry.split(" ")
@@ -137,10 +149,12 @@ def _own_keys(vault: Vault, settings: Settings) -> list[SigningKey]:
         return [SigningKey.symmetric(raw) for raw in vault.key("access-token").raw()]
     if not (path := settings.jwt_private_key_path):
         return []
+    private = _read(
+        "JWT_PRIVATE_KEY_PATH", path, lambda pem: serialization.load_pem_private_key(pem, None), "a private key"
+    )
     try:
-        private = serialization.load_pem_private_key(path.read_bytes(), None)
         key = SigningKey.asymmetric(settings.jwt_algorithm, private)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except ValueError as error:
         raise SettingsError([f"JWT_PRIVATE_KEY_PATH cannot be used for {settings.jwt_algorithm}: {error}"]) from error
     if settings.jwt_public_key_path:
         _check_pair(settings.jwt_public_key_path, key)
@@ -149,13 +163,19 @@ def _own_keys(vault: Vault, settings: Settings) -> list[SigningKey]:
 
 def _check_pair(path: Path, key: SigningKey) -> None:
     spki = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    try:
-        public: Any = serialization.load_pem_public_key(path.read_bytes())
-        pair = public.public_bytes(*spki) == key.public.public_bytes(*spki)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SettingsError([f"JWT_PUBLIC_KEY_PATH cannot be used: {error}"]) from error
-    if not pair:
+    public = _read("JWT_PUBLIC_KEY_PATH", path, serialization.load_pem_public_key, "a public key")
+    if public.public_bytes(*spki) != key.public.public_bytes(*spki):
         raise SettingsError(["JWT_PUBLIC_KEY_PATH is not the public half of JWT_PRIVATE_KEY_PATH."])
+
+
+def _read(setting: str, path: Path, load: Callable[[bytes], Any], needed: str) -> Any:
+    """The key in a file; raises `SettingsError` in our words, as the library's speak of its own insides."""
+    try:
+        return load(path.read_bytes())
+    except OSError as error:
+        raise SettingsError([f"{setting} cannot be read: {error.strerror}."]) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SettingsError([f"{setting} must hold {needed} in PEM form, without a password."]) from error
 
 
 def _check_suits(algorithm: str, private: Any) -> None:

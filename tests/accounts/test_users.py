@@ -1,0 +1,259 @@
+"""Users: one account to an email, whatever comes in between."""
+
+from dataclasses import replace
+
+import pytest
+
+from service.accounts.users import User, Users
+from service.errors import EmailExists, StoreUnavailable
+from service.ids import new_id
+from service.vault import Vault
+from tests.conftest import gather
+
+OLD_SECRET, NEW_SECRET = "the secret of last year 55e0c1d2", "the secret of this year 93bd17aa"
+ADA = User(id="", email="ada@bücher.example", password="$argon2id$old", first_name="Ada")
+SPELLINGS = (
+    "ada@bücher.example",
+    "Ada@Bücher.example",
+    "ADA@BÜCHER.EXAMPLE",
+    "ada@xn--bcher-kva.example",
+    "ADA@XN--BCHER-KVA.EXAMPLE",
+    "ada@bu\u0308cher.example",
+    "\uff41da@bücher.example",
+    "ada@bücher.example.",
+)
+
+
+@pytest.fixture
+def users(parts):
+    return parts.users
+
+
+@pytest.fixture
+async def redis(connecting):
+    """Redis as an onlooker sees it."""
+    client = connecting()
+    yield client
+    await client.aclose()
+
+
+class Crash(Exception):
+    """The process is gone."""
+
+
+class Dying:
+    """A store that is cut off after so many calls, as by a crash between two steps."""
+
+    def __init__(self, store, calls: int) -> None:
+        self._store, self._left = store, calls
+
+    async def one(self, command, durable=False):
+        return (await self.run(command, durable=durable))[0]
+
+    async def run(self, *commands, durable=False):
+        if self._left == 0:
+            raise Crash
+        self._left -= 1
+        return await self._store.run(*commands, durable=durable)
+
+
+async def cut_off(its, user: User, after: int) -> bool:
+    """Registers on an instance that crashes after so many calls to Redis; whether it came to the end."""
+    users = Users(Dying(its.store, after), its.clock, Vault(its.settings.secrets))
+    try:
+        await users.register(user)
+    except Crash:
+        return False
+    return True
+
+
+async def records(redis) -> list[str]:
+    return [key async for key in redis.scan_iter("user:*")]
+
+
+async def lookups(redis) -> list[str]:
+    return [key async for key in redis.scan_iter("email:*")]
+
+
+async def test_what_was_registered_is_found_in_any_spelling(users):
+    made = await users.register(replace(ADA, name="Ada L.", email_verified=True, roles=("user", "admin")))
+
+    assert await users.find(made.id) == made
+    for spelling in SPELLINGS:
+        assert await users.find_by_email(spelling) == made
+    assert await users.find_by_email("bob@example.org") is None
+    assert await users.find(new_id()) is None
+
+
+async def test_an_email_belongs_to_one_account(users, redis):
+    made = await users.register(ADA)
+
+    with pytest.raises(EmailExists):
+        await users.register(ADA)
+    assert await users.find_by_email(ADA.email) == made
+    assert len(await records(redis)) == 1
+
+
+async def test_fifty_registrations_at_once_over_two_instances_make_one_account(assembling, redis):
+    one, other = (await assembling()).users, (await assembling()).users
+
+    results = await gather(
+        *(
+            (one, other)[turn % 2].register(replace(ADA, email=SPELLINGS[turn % len(SPELLINGS)], first_name=f"{turn}"))
+            for turn in range(50)
+        )
+    )
+
+    made = [result for result in results if isinstance(result, User)]
+    assert len(made) == 1
+    assert sum(isinstance(result, EmailExists) for result in results) == 49
+    assert await one.find_by_email(ADA.email) == await other.find_by_email(ADA.email) == made[0]
+    assert len(await records(redis)) == len(await lookups(redis)) == 1
+    assert [await redis.pttl(key) for key in await lookups(redis)] == [-1]
+
+
+@pytest.mark.parametrize("calls", range(8))
+async def test_a_registration_cut_off_anywhere_leaves_one_account_or_none_and_no_email_lost(parts, redis, later, calls):
+    finished = await cut_off(parts, ADA, after=calls)
+    await later("61s")
+
+    if (found := await parts.users.find_by_email(ADA.email)) is None:
+        found = await parts.users.register(ADA)
+    assert (await parts.users.find_by_email(ADA.email)) == found
+    with pytest.raises(EmailExists):
+        await parts.users.register(ADA)
+    assert [await redis.pttl(key) for key in await lookups(redis)] == [-1]
+    assert finished == (calls >= 6), "the crashes of this test come at every step of a registration, and then at none"
+
+
+async def test_a_claim_that_lapsed_is_taken_over_and_the_late_comer_yields(parts, redis):
+    """The first registration is held up for longer than its claim, at its last step but one."""
+    in_time, store = parts.users, parts.store
+
+    class HeldUp:
+        async def one(self, command, durable=False):
+            if command[0] == "HSET":
+                await redis.delete(*await lookups(redis))  # its minute is over
+                self.won = await in_time.register(ADA)
+            return await store.one(command, durable=durable)
+
+        run = store.run
+
+    held_up = HeldUp()
+    late = Users(held_up, parts.clock, Vault(parts.settings.secrets))
+
+    with pytest.raises(EmailExists):
+        await late.register(ADA)
+    assert await in_time.find_by_email(ADA.email) == held_up.won
+    assert await records(redis) == [f"user:{{{held_up.won.id}}}"]
+
+
+# Changes
+
+
+async def test_a_change_changes_what_it_names_and_an_empty_value_removes_the_field(users):
+    made = await users.register(replace(ADA, last_name="Lovelace"))
+
+    assert await users.change(made.id, first="Augusta", last=None)
+
+    changed = await users.find(made.id)
+    assert (changed.first_name, changed.last_name, changed.email) == ("Augusta", None, made.email)
+    assert changed.updated_at >= made.updated_at
+
+
+async def test_a_user_who_is_gone_is_not_brought_back_by_a_change(users, redis):
+    assert not await users.change(new_id(), first="Nobody")
+    await users._store.one(users.noting_login(new_id()))
+
+    assert await records(redis) == []
+
+
+async def test_a_password_changes_only_if_it_still_is_what_was_read(users):
+    made = await users.register(ADA)
+
+    assert await users.change(made.id, password_was="$argon2id$old", pw="$argon2id$new")
+    assert not await users.change(made.id, password_was="$argon2id$old", pw="$argon2id$other")
+    assert (await users.find(made.id)).password == "$argon2id$new"
+
+
+async def test_a_password_change_that_is_sent_twice_is_no_conflict(users):
+    made = await users.register(ADA)
+
+    assert await users.change(made.id, password_was="$argon2id$old", pw="$argon2id$new")
+    assert await users.change(made.id, password_was="$argon2id$old", pw="$argon2id$new")
+
+
+async def test_of_fifty_password_changes_at_once_one_wins(assembling):
+    one, other = (await assembling()).users, (await assembling()).users
+    made = await one.register(ADA)
+
+    changed = await gather(
+        *(
+            (one, other)[turn % 2].change(made.id, password_was="$argon2id$old", pw=f"$argon2id${turn}")
+            for turn in range(50)
+        )
+    )
+
+    assert sum(changed) == 1
+    assert (await other.find(made.id)).password == f"$argon2id${changed.index(True)}"
+
+
+async def test_a_first_password_is_set_only_where_there_is_none(users):
+    made = await users.register(replace(ADA, password=""))
+
+    assert await users.change(made.id, password_was="", pw="$argon2id$first")
+    assert not await users.change(made.id, password_was="", pw="$argon2id$second")
+
+
+# The lookup key
+
+
+async def test_two_instances_racing_for_the_first_account_share_one_lookup_key(assembling, redis):
+    its = [await assembling() for _ in range(4)]
+    await redis.delete("lookup-key")
+
+    await gather(*(each.users.register(replace(ADA, email=f"{turn}@example.org")) for turn, each in enumerate(its)))
+
+    for turn in range(len(its)):
+        assert {(await each.users.find_by_email(f"{turn}@example.org")).email for each in its} == {
+            f"{turn}@example.org"
+        }
+
+
+async def test_a_new_secret_with_the_previous_one_keeps_every_account(assembling):
+    made = await (await assembling(AUTH_SECRET=OLD_SECRET)).users.register(ADA)
+
+    after = await assembling(AUTH_SECRET=NEW_SECRET, AUTH_SECRET_PREVIOUS=OLD_SECRET)
+
+    assert await after.users.find_by_email(ADA.email) == made
+    with pytest.raises(EmailExists):
+        await after.users.register(ADA)
+
+
+async def test_a_new_secret_without_the_previous_one_is_an_outage_and_not_an_empty_service(assembling, redis):
+    before = await assembling(AUTH_SECRET=OLD_SECRET)
+    await before.users.register(ADA)
+    after = Users(before.store, before.clock, Vault([NEW_SECRET]))
+
+    with pytest.raises(StoreUnavailable):
+        await after.find_by_email(ADA.email)
+    with pytest.raises(StoreUnavailable):
+        await after.register(ADA)
+    assert len(await records(redis)) == 1
+
+
+async def test_a_redis_that_came_back_empty_takes_registrations_again(users, redis):
+    await users.register(ADA)
+    await redis.flushall()
+
+    made = await users.register(ADA)
+
+    assert await users.find_by_email(ADA.email) == made
+
+
+async def test_no_key_names_an_email(users, redis):
+    await users.register(ADA)
+
+    for key in [key async for key in redis.scan_iter()]:
+        assert not any(part in key.lower() for part in ("ada", "cher", "@", "example"))
+    assert [len(key) for key in await lookups(redis)] == [len("email:") + 24]

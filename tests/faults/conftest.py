@@ -1,0 +1,119 @@
+"""Redis as it fails, and what the service promises meanwhile."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.store import connect
+from tests.conftest import Answer, Browser, Connect, RedisServer
+from tests.faults.proxy import Proxy
+
+PROMISED = 2.5  # seconds within which every request is answered, whatever becomes of Redis
+BACK_WITHIN = 3.0  # seconds from the end of the cause to normal service
+TOKENS = {"X-Auth-Mode": "token"}
+
+
+@pytest.fixture
+def connecting(own_redis: RedisServer) -> Connect:
+    """In this folder every instance stands on the test's own Redis, so that it can be killed."""
+    return lambda: connect(own_redis.url)
+
+
+@pytest.fixture
+async def proxy(own_redis: RedisServer) -> AsyncIterator[Proxy]:
+    """A network in front of the test's own Redis."""
+    between = Proxy(own_redis.socket)
+    await between.start()
+    yield between
+    await between.stop()
+
+
+@pytest.fixture
+def another_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Starts further servers: `another_redis("--replicaof", "127.0.0.1", "7001")`."""
+    started: list[RedisServer] = []
+
+    def start(*options: str) -> RedisServer:
+        server = RedisServer(Path(tempfile.mkdtemp(prefix="gp-")))
+        started.append(server)
+        server.start(*options)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+        shutil.rmtree(server.directory)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def frozen(server: RedisServer) -> Iterator[None]:
+    """The server's process stands still, as on an overloaded or paused machine."""
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+async def in_time(asking: Awaitable[Answer]) -> tuple[Answer, float]:
+    """The answer and how long it took; it is a failure if that is longer than promised."""
+    started = time.monotonic()
+    async with asyncio.timeout(PROMISED):
+        answer = await asking
+    return answer, time.monotonic() - started
+
+
+async def back_to_normal(browser: Browser, token: str | None = None) -> float:
+    """Wait until the instance is ready and answers, and say how many seconds that took."""
+    started = time.monotonic()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    path = "/api/auth/me" if token else "/ready"
+    async with asyncio.timeout(BACK_WITHIN):
+        while True:
+            ready = await browser("GET", "/ready")
+            answer = await browser("GET", path, headers=headers, csrf=None)
+            if ready.status == answer.status == 200:
+                return time.monotonic() - started
+            assert answer.status in (200, 503), answer
+            await asyncio.sleep(0.05)
+
+
+def is_unavailable(answer: Answer) -> bool:
+    """A 503 as the contract has it: nothing decided, nothing taken away."""
+    return (
+        answer.status == 503
+        and answer.code == "SERVICE_UNAVAILABLE"
+        and int(answer.headers["Retry-After"]) == answer.json["retryAfter"] >= 1
+        and "Set-Cookie" not in answer.headers
+    )
+
+
+async def joined(browser: Browser, email: str) -> dict:
+    """A new account in token mode: the body of its registration."""
+    answer = await browser.register(email, headers=TOKENS)
+    assert answer.status == 201, answer
+    return answer.json
+
+
+def bearer(signed: dict) -> dict[str, str]:
+    return {"Authorization": f"Bearer {signed['accessToken']}"}
+
+
+async def refresh(browser: Browser, signed: dict) -> Answer:
+    return await browser("POST", "/api/auth/refresh", {"refreshToken": signed["refreshToken"]}, csrf=None)

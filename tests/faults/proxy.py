@@ -1,0 +1,112 @@
+"""A network between the service and Redis that can be cut, frozen, slowed down, or lose an answer.
+
+`sent` has what the service sent, one entry for each round trip; the library's own greetings are left out.
+"""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+_GREETINGS = (b"CLIENT", b"HELLO")
+
+
+class Proxy:
+    """Listens on 127.0.0.1 and passes everything on to a Redis on a unix socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._word, self._skip, self._times, self._silently = b"", 0, 0, False
+        self.port = 0
+        self.delay = 0.0  # seconds that each answer is late
+        self.sent: list[bytes] = []
+        self.lost = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Cut every connection and refuse new ones, until `start`."""
+        if self._server:
+            self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def freeze(self) -> None:
+        """Take what is sent and pass nothing on, as a network that drops packets."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    def lose(self, word: bytes = b"", skip: int = 0, times: int = 1, silently: bool = False) -> None:
+        """Lose the answers to the next requests with this word in them: Redis has done what it was told.
+
+        The connection is cut then, or with `silently` just never answers again.
+        """
+        self._word, self._skip, self._times, self._silently = word, skip, times, silently
+        self.lost = 0
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        redis: asyncio.StreamWriter | None = None
+        answers: asyncio.Task[None] | None = None
+        losing = asyncio.Event()
+        try:
+            back, redis = await asyncio.open_unix_connection(self._socket)
+            answers = asyncio.create_task(self._answers(back, writer, losing))
+            while data := await reader.read(1 << 20):
+                if not any(greeting in data for greeting in _GREETINGS):
+                    self.sent.append(data)
+                    if self._loses(data):
+                        losing.set()
+                await self._flowing.wait()
+                redis.write(data)
+        except OSError:
+            pass
+        finally:
+            if answers:
+                answers.cancel()
+            self._writers.discard(writer)
+            for end in filter(None, (writer, redis)):
+                end.close()
+
+    async def _answers(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event) -> None:
+        with suppress(OSError):
+            while data := await back.read(1 << 20):
+                if losing.is_set():
+                    self.lost += 1
+                    if self._silently:
+                        await asyncio.Event().wait()
+                    break
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                await self._flowing.wait()
+                writer.write(data)
+        writer.transport.abort()
+
+    def _loses(self, data: bytes) -> bool:
+        if self._word not in data or not self._times:
+            return False
+        if self._skip:
+            self._skip -= 1
+            return False
+        self._times -= 1
+        return True

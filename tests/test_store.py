@@ -1,0 +1,258 @@
+"""The store: what is repeated and what is not, what travels together, and how long anybody waits."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.exceptions import ResponseError
+
+from service.errors import StoreUnavailable
+from service.store import Condition, Script, Store, connect, patience
+from tests.faults.proxy import Proxy
+
+
+@pytest.fixture
+async def proxy(redis_server) -> AsyncIterator[Proxy]:
+    between = Proxy(redis_server.socket)
+    await between.start()
+    yield between
+    await between.stop()
+
+
+@pytest.fixture
+async def store(proxy) -> AsyncIterator[Store]:
+    its = Store(connect(proxy.url))
+    await its.time()
+    proxy.sent.clear()
+    yield its
+    await its.close()
+
+
+@pytest.fixture
+def counting(tmp_path) -> Script:
+    """A script that counts how often it ran; it is not harmless to repeat, which shows that it was."""
+    path = tmp_path / "count.lua"
+    path.write_text('return redis.call("INCR", KEYS[1])')
+    return Script(path)
+
+
+async def test_a_read_whose_answer_was_lost_is_asked_again(store, proxy, redis_server):
+    redis_server.cli("SET", "name", "Ada")
+    proxy.lose(b"GET")
+
+    assert await store.one(("GET", "name")) == "Ada"
+    assert len(proxy.sent) == 2
+
+
+async def test_a_script_whose_answer_was_lost_runs_again(store, proxy, counting):
+    await store.one(counting("runs"))
+    proxy.lose(b"EVALSHA")
+
+    assert await store.one(counting("runs")) == 3
+
+
+async def test_a_write_whose_answer_was_lost_is_left_to_the_caller(store, proxy, redis_server):
+    proxy.lose(b"INCR")
+
+    with pytest.raises(StoreUnavailable):
+        await store.one(("INCR", "count"))
+
+    assert redis_server.cli("GET", "count") == "1"
+
+
+async def test_a_write_beside_a_read_is_not_repeated_either(store, proxy, redis_server):
+    proxy.lose(b"INCR")
+
+    with pytest.raises(StoreUnavailable):
+        await store.run(("GET", "name"), ("INCR", "count"))
+
+    assert redis_server.cli("GET", "count") == "1"
+
+
+async def test_a_second_try_is_the_last(store, proxy):
+    proxy.lose(b"GET", times=3)
+
+    with pytest.raises(StoreUnavailable):
+        await store.one(("GET", "name"))
+
+    assert len(proxy.sent) == 2
+
+
+async def test_a_mistake_of_ours_stays_one(store, redis_server):
+    redis_server.cli("SET", "name", "Ada")
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await store.one(("HGETALL", "name"))
+
+
+async def test_a_mistake_inside_a_script_stays_one(store, tmp_path):
+    (tmp_path / "wrong.lua").write_text('return redis.call("HGETALL", KEYS[1] .. {})')
+
+    with pytest.raises(ResponseError):
+        await store.one(Script(tmp_path / "wrong.lua")("name"))
+
+
+async def test_after_a_script_flush_every_command_still_comes_in_its_place(store, counting, redis_server):
+    await store.one(counting("runs"))
+    redis_server.cli("SCRIPT", "FLUSH")
+
+    assert await store.run(("GET", "runs"), counting("runs"), ("GET", "runs")) == ["1", 2, "2"]
+
+
+async def test_glances_of_one_turn_are_one_round_trip(store, proxy, redis_server):
+    for n in range(50):
+        redis_server.cli("HSET", f"person:{n}", "name", f"name{n}")
+
+    names = await asyncio.gather(*(store.glance("HMGET", f"person:{n}", "name") for n in range(50)))
+
+    assert names == [[f"name{n}"] for n in range(50)]
+    assert len(proxy.sent) == 1
+
+
+async def test_glances_of_another_turn_travel_for_themselves(store, proxy):
+    await store.glance("GET", "one")
+    await store.glance("GET", "two")
+
+    assert len(proxy.sent) == 2
+
+
+async def test_a_glance_that_fails_fails_for_everyone_who_waits(store, proxy):
+    proxy.lose(b"GET", times=2)
+
+    looked = await asyncio.gather(*(store.glance("GET", f"{n}") for n in range(10)), return_exceptions=True)
+
+    assert [type(answer) for answer in looked] == [StoreUnavailable] * 10
+    assert await store.glance("GET", "0") is None
+
+
+async def test_a_wrong_glance_is_told_to_all_of_its_flight(store, redis_server):
+    redis_server.cli("SET", "name", "Ada")
+
+    looked = await asyncio.gather(
+        store.glance("GET", "name"), store.glance("HGETALL", "name"), return_exceptions=True
+    )
+
+    assert isinstance(looked[1], ResponseError)
+
+
+async def test_who_gives_up_on_a_glance_takes_nobody_with_them(store, redis_server):
+    redis_server.cli("SET", "name", "Ada")
+    impatient = asyncio.create_task(store.glance("GET", "name"))
+    patient = asyncio.create_task(store.glance("GET", "name"))
+    await asyncio.sleep(0)
+
+    impatient.cancel()
+
+    assert await patient == "Ada"
+
+
+async def test_glances_are_bounded_although_they_share_no_request(store, proxy):
+    proxy.freeze()
+    started = time.monotonic()
+
+    with pytest.raises(StoreUnavailable):
+        with patience():
+            await store.glance("GET", "name")
+
+    assert 0.9 < time.monotonic() - started < 2.4
+
+
+async def test_all_calls_of_a_request_share_its_patience(store, proxy):
+    proxy.freeze()
+    started = time.monotonic()
+
+    with patience():
+        for _ in range(5):
+            with pytest.raises(StoreUnavailable):
+                await store.one(("GET", "name"))
+
+    took = time.monotonic() - started
+    print(f"\nfive calls to a silent Redis in one request: {took:.2f} s")
+    assert 2.0 < took < 2.4
+
+
+async def test_a_call_outside_a_request_is_bounded_too(store, proxy):
+    proxy.freeze()
+    started = time.monotonic()
+
+    with pytest.raises(StoreUnavailable):
+        await store.one(("INCR", "count"))
+
+    assert 0.9 < time.monotonic() - started < 1.3
+
+
+async def test_who_finds_every_connection_taken_is_told_in_time(store, proxy):
+    proxy.freeze()
+    started = time.monotonic()
+
+    told = await asyncio.gather(*(store.one(("GET", "name")) for _ in range(200)), return_exceptions=True)
+
+    assert {type(answer) for answer in told} == {StoreUnavailable}
+    assert time.monotonic() - started < 2.4
+    proxy.thaw()
+    assert await asyncio.gather(*(store.one(("GET", "name")) for _ in range(100))) == [None] * 100
+
+
+async def test_a_call_that_was_cancelled_leaves_its_answer_to_nobody(store, redis_server):
+    for n in range(300):
+        redis_server.cli("SET", f"key:{n}", n)
+    chance = random.Random(42)
+
+    async def call(n: int) -> str | None:
+        if n % 3:
+            return await store.one(("GET", f"key:{n}"))
+        try:
+            async with asyncio.timeout(chance.uniform(0, 0.02)):
+                await store.one(("GET", f"key:{n}"))
+        except TimeoutError:
+            pass
+        return None
+
+    for _ in range(3):
+        answers = await asyncio.gather(*(call(n) for n in range(300)))
+        assert answers == [str(n) if n % 3 else None for n in range(300)]
+
+
+async def test_the_condition_of_a_safe_redis_names_its_version_and_no_danger(own_redis):
+    store = Store(connect(own_redis.url))
+
+    condition = await store.condition()
+    await store.close()
+
+    assert condition == Condition(own_redis.cli("INFO", "server")["redis_version"], True, "noeviction", ())
+
+
+async def test_the_condition_names_each_way_to_forget(own_redis):
+    own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    own_redis.cli("CONFIG", "SET", "appendonly", "no")
+    store = Store(connect(own_redis.url))
+
+    evicting, unsaved = (await store.condition()).dangers
+    await store.close()
+
+    assert "maxmemory-policy is allkeys-lru" in evicting
+    assert "set noeviction" in evicting
+    assert "appendonly is off" in unsaved
+
+
+async def test_a_redis_that_does_not_tell_its_condition_is_a_danger_of_its_own(own_redis):
+    own_redis.cli("ACL", "SETUSER", "default", "-info")
+    store = Store(connect(own_redis.url))
+
+    condition = await store.condition()
+    await store.close()
+
+    assert "cannot be checked" in condition.dangers[0]
+
+
+async def test_too_few_replicas_are_a_503_although_the_change_is_made(redis_server):
+    store = Store(connect(redis_server.url), wait_replicas=1)
+
+    await store.one(("SET", "a", "1"))
+    with pytest.raises(StoreUnavailable, match="could not be confirmed"):
+        await store.one(("SET", "b", "2"), durable=True)
+    await store.close()
+
+    assert redis_server.cli("GET", "b") == "2"
