@@ -14,7 +14,7 @@ run: $(VENV)/.run  ## start the service on PORT (8000), with a Redis of its own 
 	@exec $(BIN)/python -m service $(ARGS)
 
 test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 check: lint types test  ## lint, types and tests: what "done" means
 

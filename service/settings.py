@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config"
 
 MAKE_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # noqa: S105
+MAKE_ANOTHER = f"Make another with: {MAKE_SECRET}"
 _UNITS = {"": "seconds", "ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _WELL_KNOWN = re.compile(
     r"change[-_ ]?me|your[-_ ]|secret[-_ ]?key|super[-_ ]?secret|^(secret|password|example|default|development|test)"
@@ -261,6 +262,9 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
     secret = settings.auth_secret.get_secret_value()
     if settings.production or secret:
         found += [(("auth_secret",), complaint) for complaint in _weaknesses("AUTH_SECRET", secret, settings)]
+    if "," in secret:
+        mistake = "AUTH_SECRET has a comma, which would split it in AUTH_SECRET_PREVIOUS some day. " + MAKE_ANOTHER
+        found.append((("auth_secret",), mistake))
     for previous in settings.auth_secret_previous:
         if len(previous.get_secret_value()) < 16:
             found.append((("auth_secret_previous",), "AUTH_SECRET_PREVIOUS lists a secret of less than 16 characters."))

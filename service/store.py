@@ -144,11 +144,14 @@ class Store:
         self._glances.append(glance := _Glance(command))
         if len(self._glances) == 1:
             asyncio.get_running_loop().call_soon(self._take_off, context=contextvars.Context())
-        started = time.monotonic()
+        started, left = time.monotonic(), _left.get()
         try:
-            return await glance.reply
+            async with asyncio.timeout(None if left is None else max(left.seconds, 0)):
+                return await glance.reply
+        except TimeoutError as error:
+            raise StoreUnavailable from error
         finally:
-            if (left := _left.get()) is not None:
+            if left is not None:
                 left.seconds -= time.monotonic() - started
 
     async def time(self) -> float:

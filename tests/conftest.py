@@ -28,7 +28,7 @@ from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
 from service.store import connect
 
-SECRET = "a secret that only the tests know, 0f6b1c"
+SECRET = "a secret that only the tests know: 0f6b1c"
 PASSWORD = "correct horse, battery & staple"
 COMMON = load_common(CONFIG / "common-passwords.txt")
 

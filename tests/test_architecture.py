@@ -63,9 +63,7 @@ def strings(path: Path) -> list[str]:
 def is_core(path: Path) -> bool:
     """What decides, as against what speaks HTTP or puts the parts together."""
     name = name_of(path)
-    return (
-        not name.startswith(("service.http", *ENTRY)) and path.name != "routes.py" and name not in ("service.parts",)
-    )
+    return not name.startswith(("service.http", *ENTRY)) and path.name != "routes.py" and name not in ("service.parts",)
 
 
 CORES = [path for path in MODULES if is_core(path)]
@@ -83,7 +81,9 @@ def test_only_the_composition_root_imports_routes(path):
 
 @pytest.mark.parametrize("path", CORES, ids=name_of)
 def test_no_core_speaks_http(path):
-    assert {name for name in imports(path) if re.match(r"aiohttp\.web|aiohttp_|service\.http|service\.parts", name)} == set()
+    assert {
+        name for name in imports(path) if re.match(r"aiohttp\.web|aiohttp_|service\.http|service\.parts", name)
+    } == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

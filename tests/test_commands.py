@@ -125,7 +125,9 @@ async def sign_up(http: ClientSession, service: Service, email: str = "ada@examp
         return await answer.json()
 
 
-async def sign_in(http: ClientSession, service: Service, email: str = "ada@example.org", password: str = PASSWORD) -> dict:
+async def sign_in(
+    http: ClientSession, service: Service, email: str = "ada@example.org", password: str = PASSWORD
+) -> dict:
     body = {"email": email, "password": password}
     async with http.post(f"{service.url}/api/auth/login", json=body, headers=TOKENS) as answer:
         return {"status": answer.status, **(await answer.json())}
@@ -364,7 +366,9 @@ def test_what_cannot_be_an_admin_is_refused(tree, redis_server, email, said, tol
 
 
 def test_without_its_redis_no_admin_is_made_and_that_is_said(tree):
-    ended = command(tree, "create-admin", "ada@example.org", said=PASSWORD, REDIS_URL=f"redis://127.0.0.1:{free_port()}")
+    ended = command(
+        tree, "create-admin", "ada@example.org", said=PASSWORD, REDIS_URL=f"redis://127.0.0.1:{free_port()}"
+    )
 
     assert ended.returncode == 1
     assert "cannot answer right now" in ended.stderr

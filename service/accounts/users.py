@@ -127,7 +127,7 @@ class Users:
         """Make an account of a `User` without id and times; raises `EmailExists`."""
         lookup = await self._lookup(user.email)
         now = datetime.fromtimestamp(int(self._clock.now() * 1000) / 1000, UTC)
-        user = replace(user, id=new_id(), created_at=now, updated_at=now)
+        user = replace(user, id=new_id(), email=canonical(user.email), created_at=now, updated_at=now)
         holder = await self._store.one(_CLAIM(lookup, user.id, _CLAIM_HOLDS, ""))
         if holder != user.id and not await self.find(holder):
             # A registration that was cut off, or one under way, which then finds below that it came second.

@@ -99,6 +99,8 @@ class SignIn:
             family, (record,) = await self._families.rotate(token, self._users.reading(token.user_id))
         except RefreshTokenReused:
             self._tell(Event.REFRESH_TOKEN_REUSED, token, client, generation=token.generation)
+            # Over already; said again so that the replicas have it before anybody hears of it.
+            await self._families.end(token.user_id, token.session_id, EndReason.REUSE)
             raise
         match family.verdict:
             case Verdict.RECOVERED:

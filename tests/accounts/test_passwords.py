@@ -242,7 +242,7 @@ async def test_an_unknown_user_costs_the_chosen_work(passwords, bcrypts):
     assert not await bcrypts.verify("x" * 100, None)
 
 
-@pytest.mark.parametrize("phc", [None, "", bcrypt_of(GOOD)])
+@pytest.mark.parametrize("phc", [None, "", bcrypt_of(GOOD)], ids=["unknown", "no password", "bcrypt"])
 async def test_an_unknown_user_stands_in_the_same_queue(phc):
     passwords = build(queue=0)
     async with Busy(passwords.threads):

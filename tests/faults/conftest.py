@@ -50,7 +50,7 @@ def another_redis() -> Iterator[Callable[..., RedisServer]]:
 
     yield start
     for server in started:
-        server.stop()
+        server.kill()  # a master that is asked to stop waits for its replicas
         shutil.rmtree(server.directory)
 
 

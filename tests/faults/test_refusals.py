@@ -82,7 +82,9 @@ async def test_a_redis_that_still_loads_its_data_is_a_503(own_redis, serving):
     own_redis.kill()
     # Microseconds for each key that is loaded: a second and a half in all.
     loading = asyncio.create_task(
-        asyncio.to_thread(own_redis.start, "--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
+        asyncio.to_thread(
+            own_redis.start, "--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024"
+        )
     )
     asked = []
     while not loading.done():

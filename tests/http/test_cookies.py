@@ -213,7 +213,10 @@ async def test_a_refresh_whose_session_is_over_removes_the_cookies(serving, brow
 async def test_a_refresh_token_that_was_used_before_removes_the_cookies(serving, browser, later):
     await browser.register()
     thief = await serving(at=browser)
-    stolen = {"Cookie": f"refreshToken={browser.cookies()['refreshToken']}", "X-CSRF-Token": browser.cookies()["csrfToken"]}
+    stolen = {
+        "Cookie": f"refreshToken={browser.cookies()['refreshToken']}",
+        "X-CSRF-Token": browser.cookies()["csrfToken"],
+    }
     await browser("POST", "/api/auth/refresh")
     await later("11s")
     await browser("POST", "/api/auth/refresh")

@@ -52,7 +52,9 @@ def varies(answer: Answer) -> None:
     assert "*" not in names
 
 
-async def preflight(browser: Browser, method: str, path: str, origin: str | None = FRONTEND, headers: str = "") -> Answer:
+async def preflight(
+    browser: Browser, method: str, path: str, origin: str | None = FRONTEND, headers: str = ""
+) -> Answer:
     asked = {"Access-Control-Request-Method": method}
     if headers:
         asked["Access-Control-Request-Headers"] = headers
@@ -121,8 +123,8 @@ async def test_every_successful_answer_is_open_to_the_frontend(browser):
     bearer = {**HERE, "Authorization": f"Bearer {signed.json['accessToken']}"}
     is_open(signed)
 
-    paths = ("/api/auth/me", "/api/auth/verify", "/api/auth/sessions", "/api/users/profile", "/api/auth/csrf-token", "/",
-             "/health", "/ready", "/.well-known/jwks.json", "/api/public", "/api/protected")  # fmt: skip
+    paths = ("/api/auth/me", "/api/auth/verify", "/api/auth/sessions", "/api/users/profile", "/api/auth/csrf-token",
+             "/", "/health", "/ready", "/.well-known/jwks.json", "/api/public", "/api/protected")  # fmt: skip
     for path in paths:
         for method in ("GET", "HEAD"):
             answer = await browser(method, path, headers=bearer)

@@ -242,7 +242,8 @@ async def test_an_origin_of_the_configuration_may_and_no_other(serving):
     for origin in ("http://auth.example.org", "https://app.example.org"):
         assert (await browser.login(headers={"Origin": origin})).code == "INVALID_CREDENTIALS"
     for origin in ("https://auth.example.org", "http://app.example.org", "https://example.org", FRONTEND,
-                   "https://evil.app.example.org", "https://app.example.org.evil", "http://localhost:8000"):  # fmt: skip
+                   "https://evil.app.example.org", "https://app.example.org.evil",
+                   "http://localhost:8000"):  # fmt: skip
         assert (await browser.login(headers={"Origin": origin})).code == "ORIGIN_FORBIDDEN"
 
 
@@ -307,7 +308,9 @@ async def test_two_visitors_get_two_tokens(serving, browser):
     assert (await csrf_of(browser)).json != (await csrf_of(stranger)).json
 
 
-@pytest.mark.parametrize("cookie", ["accessToken=x", "refreshToken=rt_x", "browser=x", "browser=", "browser=" + "ü" * 99])
+@pytest.mark.parametrize(
+    "cookie", ["accessToken=x", "refreshToken=rt_x", "browser=x", "browser=", "browser=" + "ü" * 99]
+)
 async def test_a_cookie_that_says_nothing_makes_a_visitor(browser, cookie):
     answer = await csrf_of(browser, headers={"Cookie": cookie})
 
@@ -324,7 +327,13 @@ async def test_the_session_of_a_visitor_ends_with_the_sign_in(serving, browser, 
     signed = await (browser.login() if sign_in == "login" else browser.register("eve@example.org"))
 
     gone = signed.cookies["browser"]
-    assert (gone.value, gone["max-age"], gone["path"], gone["httponly"], gone["samesite"]) == ("", "0", "/", True, "Lax")
+    assert (gone.value, gone["max-age"], gone["path"], gone["httponly"], gone["samesite"]) == (
+        "",
+        "0",
+        "/",
+        True,
+        "Lax",
+    )
     assert "browser" not in browser.cookies()
     assert signed.json["csrfToken"] != visitor
     assert (await browser(*PROFILE, csrf=visitor)).code == "CSRF_FAILED"

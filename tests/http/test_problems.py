@@ -323,7 +323,10 @@ def test_counting_levels_takes_no_longer_than_reading():
         ({"email": "a" * 10_000 + "@example.org", "password": "x"}, {"email"}),
         ({"email": "ada@example.org", "password": "x", "remember": True}, {"remember"}),
         ({"email": "ada@example.org", "password": "x", "Email": "eve@example.org"}, {"Email"}),
-        ({"email": "ada@example.org", "password": "x", "__proto__": {}, "constructor": 1}, {"__proto__", "constructor"}),
+        (
+            {"email": "ada@example.org", "password": "x", "__proto__": {}, "constructor": 1},
+            {"__proto__", "constructor"},
+        ),
         ({"email": "ada@example.org", "password": "x", "": 1}, {""}),
     ],
 )
@@ -338,7 +341,10 @@ async def test_fields_that_are_missing_unknown_or_wrong_are_named(browser, body,
 
 
 async def test_a_refusal_repeats_no_value(browser):
-    for body in ({"email": "hunter2hunter2", "password": ["hunter2"]}, {"password": {"hunter2": "hunter2"}, "email": 1}):
+    for body in (
+        {"email": "hunter2hunter2", "password": ["hunter2"]},
+        {"password": {"hunter2": "hunter2"}, "email": 1},
+    ):
         answer = await post(browser, json.dumps(body).encode())
         assert answer.status == 400
         assert b"hunter2" not in answer.body
@@ -399,8 +405,8 @@ async def every_kind(browser: Browser) -> list[Answer]:
         await browser("OPTIONS", "/api/auth/me"),
         await browser("POST", "/api/auth/logout", headers=bearer),
     ]
-    for path in ("/", "/health", "/ready", "/.well-known/jwks.json", "/api/public", "/nowhere"):
-        answers.append(await browser("GET", path))
+    paths = ("/", "/health", "/ready", "/.well-known/jwks.json", "/api/public", "/nowhere")
+    answers += [await browser("GET", path) for path in paths]
     preflight = {"Origin": "http://localhost:5173", "Access-Control-Request-Method": "GET"}
     answers.append(await browser("OPTIONS", "/api/auth/me", headers=preflight))
     return answers
@@ -472,7 +478,9 @@ async def test_an_odd_path_skips_no_check(browser, path):
         line = method + b" " + path.encode() + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         status = int((await raw(browser, line)).split()[1])
         assert status in (400, 401, 404, 405), (method, status)
-    evil = b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\nConnection: close\r\n\r\n"
+    evil = (
+        b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\nConnection: close\r\n\r\n"
+    )
     assert int((await raw(browser, evil)).split()[1]) in (400, 403)
 
 

@@ -49,9 +49,7 @@ async def test_no_ten_seconds_hold_more_than_allowed_wherever_they_begin(assembl
     its = await assembling(RATE_LIMITS="login=3/10s")
     allowed_at = []
     for second in range(30):
-        for _ in range(2):
-            if await charge(its):
-                allowed_at.append(second)
+        allowed_at += [second for _ in range(2) if await charge(its)]
         await later("1s")
 
     for start in range(30):

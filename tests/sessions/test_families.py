@@ -474,6 +474,26 @@ def redis_runner(redis):
     return run
 
 
+@pytest.mark.parametrize("by", ["log-out", "reuse", "expiry", "log-out everywhere"])
+async def test_what_is_left_of_the_only_session_expires_too(families, redis, by):
+    """With its last field Redis removes the key, and its time to live with it."""
+    run = redis_runner(redis)
+    await run(START(KEY, "sid", 0, "pwd", 100, "ip ua", *LIFETIMES))
+    match by:
+        case "log-out":
+            await run(END(KEY, "sid", "", "logout", 7 * DAY, 0, "", 0, 3_600_000))
+        case "reuse":
+            await redis.hset(KEY, "sid", (await redis.hget(KEY, "sid")).replace("0 ", "9 ", 1))
+            assert (await run(ROTATE(KEY, "sid", 0, 10_000, 1, *LIFETIMES)))[0] == "reuse"
+        case "expiry":
+            assert (await run(ROTATE(KEY, "sid", 0, 10_000, 1, 0, 0, 7 * DAY)))[3] == "expired"
+        case "log-out everywhere":
+            await families.end_all(ADA, EndReason.LOGOUT_ALL, account_changed=True)
+
+    assert await redis.hexists(KEY, "sid.end")
+    assert 7 * DAY - 5000 < await redis.pttl(KEY) <= 14 * DAY
+
+
 async def test_a_user_who_never_comes_back_leaves_nothing(families, redis, later):
     token = (await start(families)).token
     await families.end(ADA, token.session_id, EndReason.LOGOUT, "jti", 2_000_000_000)
@@ -486,8 +506,9 @@ async def test_a_user_who_never_comes_back_leaves_nothing(families, redis, later
 async def test_a_sign_in_prunes_what_has_expired(assembling, redis, later):
     families = (await assembling(JWT_REFRESH_EXPIRY="2d")).families
     for number in range(3):
-        token = (await start(families)).token
-        await families.end(ADA, token.session_id, EndReason.LOGOUT, f"jti{number}", token_expires(families))
+        family = await start(families)
+        expires = family.now.timestamp() + 900
+        await families.end(ADA, family.token.session_id, EndReason.LOGOUT, f"jti{number}", expires)
     await start(families)
     await later("8d")
     await start(families)
@@ -499,10 +520,6 @@ async def test_a_sign_in_prunes_what_has_expired(assembling, redis, later):
     fields = set(await redis.hkeys(KEY))
     assert live_one <= fields
     assert len(fields) == 4  # with the session of 36 hours ago
-
-
-def token_expires(families) -> float:
-    return families._clock.now() + 900
 
 
 async def test_ten_thousand_expired_fields_are_pruned_at_once(families, redis):

@@ -8,20 +8,22 @@ import json
 import string
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 import orjson
 import pytest
+import time_machine
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from service.app import make_app
+from service.app import assemble, look_after, make_app
 from service.parts import Parts
 from service.serving import LARGEST_HEADER
-from tests.conftest import Answer, Browser
+from tests.conftest import Answer, Browser, cheap_passwords, settings_for
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -276,7 +278,7 @@ async def test_a_payload_that_is_no_object_is_refused(ada):
 async def test_tokens_of_another_installation_are_refused(serving, assembling):
     parts = await assembling(JWT_ALGORITHM="HS256")
     ada = await meet(await serving(parts), parts)
-    stranger = await assembling(JWT_ALGORITHM="HS256", AUTH_SECRET="somebody else's secret, d91c77ab12ef")
+    stranger = await assembling(JWT_ALGORITHM="HS256", AUTH_SECRET="somebody else's secret: d91c77ab12ef")
 
     await ada.is_refused(Ada(ada.browser, stranger, ada.token).signed())
 
@@ -297,6 +299,24 @@ async def test_a_token_expires(browser, parts, later):
 
     await ada.is_refused(old, "TOKEN_EXPIRED")
     await ada.is_refused(old, "TOKEN_EXPIRED")  # whose signature is remembered by now
+
+
+async def test_instances_agree_on_the_time_however_far_apart_their_clocks_are(serving, connecting_for_real):
+    async def started() -> Parts:
+        its = assemble(settings_for(), connecting_for_real(), cheap_passwords())
+        await look_after(its)
+        return its
+
+    right = await started()
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1)):
+        ahead = await started()
+        there = await meet(await serving(ahead), ahead)
+    here = Ada(await serving(right), right, there.token)
+
+    for one in (here, there):
+        assert (await one.me(there.token)).status == 200
+        await one.is_refused(one.signed({**there.claims, "exp": there.claims["iat"] - 60}), "TOKEN_EXPIRED")
+        await one.is_refused(one.signed({**there.claims, "iat": there.claims["iat"] + 3600}))
 
 
 async def test_a_token_in_a_query_string_or_a_body_is_nothing(ada):
