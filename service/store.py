@@ -122,22 +122,24 @@ class Store:
         self._glances: list[_Glance] = []
         self._flights: set[asyncio.Task[None]] = set()
 
-    async def run(self, *commands: Command, durable: bool = False) -> list[Any]:
+    async def run(self, *commands: Command, durable: bool = False, once: bool = False) -> list[Any]:
         """Send the commands in one round trip and give their replies in order.
+
+        `once` forbids the second try: for a script that would undo what others did after its first run.
 
         `durable` waits for the replicas of `REDIS_WAIT_REPLICAS`: too few is `StoreUnavailable`, although the
         commands did happen on the master; the caller may come again.
         """
         wait = durable and self._wait_replicas > 0
         sent = (*commands, ("WAIT", self._wait_replicas, REPLICAS)) if wait else commands
-        replies = await self._patiently(sent, tries=2 if _repeatable(commands) else 1)
+        replies = await self._patiently(sent, tries=2 if _repeatable(commands) and not once else 1)
         if wait and replies.pop() < self._wait_replicas:
             raise StoreUnavailable("The change could not be confirmed; please try again")
         return replies
 
-    async def one(self, command: Command, durable: bool = False) -> Any:
+    async def one(self, command: Command, durable: bool = False, once: bool = False) -> Any:
         """Send one command."""
-        return (await self.run(command, durable=durable))[0]
+        return (await self.run(command, durable=durable, once=once))[0]
 
     async def glance(self, *command: Any) -> Any:
         """A read that shares its round trip with every other glance of this turn of the event loop."""

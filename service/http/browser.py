@@ -30,7 +30,7 @@ class BrowserSessions(aiohttp_session.AbstractStorage):
 
     def __init__(self, store: Store, cookies: Cookies, secure: bool) -> None:
         super().__init__(
-            cookie_name=cookies.named("browser"),
+            cookie_name=cookies.host_only("browser"),
             domain=None,
             max_age=int(LASTS.total_seconds()),
             path="/",

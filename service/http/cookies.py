@@ -31,15 +31,19 @@ class Cookies:
         self._domain = settings.cookie_domain
         self._secure = settings.cookie_secure
         self._samesite = settings.cookie_samesite.capitalize()
-        self._access = _Cookie(self.named("accessToken"), "/", httponly=True)
-        self._refresh = _Cookie(self.named("refreshToken", REFRESH_PATH), REFRESH_PATH, httponly=True)
-        self._csrf = _Cookie(self.named("csrfToken"), "/", httponly=False)
+        self._access = _Cookie(self._named("accessToken"), "/", httponly=True)
+        self._refresh = _Cookie(self._named("refreshToken", REFRESH_PATH), REFRESH_PATH, httponly=True)
+        self._csrf = _Cookie(self._named("csrfToken"), "/", httponly=False)
 
-    def named(self, name: str, path: str = "/") -> str:
+    def host_only(self, name: str) -> str:
+        """The name of a cookie that never has a domain or a path of its own."""
+        return "__Host-" + name if self._secure else name
+
+    def _named(self, name: str, path: str = "/") -> str:
         """A cookie's name with the strictest prefix that it can have."""
-        if not self._secure:
-            return name
-        return ("__Secure-" if self._domain or path != "/" else "__Host-") + name
+        if self._secure and (self._domain or path != "/"):
+            return "__Secure-" + name
+        return self.host_only(name)
 
     def access_token(self, request: web.Request) -> str | None:
         return request.cookies.get(self._access.name) or None

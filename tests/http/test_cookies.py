@@ -44,7 +44,7 @@ DEPLOYMENTS: dict[str, tuple[dict[str, str], dict[str, str], dict[str, Any]]] = 
             "access": "__Secure-accessToken",
             "refresh": "__Secure-refreshToken",
             "csrf": "__Secure-csrfToken",
-            "browser": "__Secure-browser",
+            "browser": "__Host-browser",
         },
         {"secure": True, "samesite": "Lax", "domain": "example.org"},
     ),

@@ -41,7 +41,7 @@ async def say(port: int, sent: bytes) -> tuple[bytes, bytes]:
 async def test_what_is_not_http_gets_a_problem_without_the_servers_name(port, sent):
     head, body = await say(port, sent)
 
-    assert head.startswith(b"HTTP/1.") and b" 400 " in head.split(b"\r\n")[0] + b" "
+    assert head.split(b" ", 2)[1] == b"400"
     assert json.loads(body)["code"] == "VALIDATION_ERROR"
     assert b"aiohttp" not in head.lower() + body.lower()
     assert b"python" not in head.lower() + body.lower()
