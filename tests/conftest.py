@@ -1,10 +1,12 @@
 """What every test stands on: a Redis (in memory and real), the parts joined on it, and instances over HTTP."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -307,6 +309,19 @@ async def browser(serving: Serving, parts: Parts) -> Browser:
 
 
 emails = (f"person{number}@example.org" for number in itertools.count())
+
+
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.count(20_000 + 1_000 * (_WORKER % 12))
+
+
+def free_port() -> int:
+    """A port for a server of this test alone: not one that a client's connection or a test beside us may take."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 def in_ci() -> bool:

@@ -18,18 +18,13 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from service import __version__
 from service.settings import ROOT
+from tests.conftest import free_port
 
 pytestmark = pytest.mark.timeout(60)
 
 PASSWORD = "correct horse, battery & staple"
 STRONG = "Zk3pV9xQ2mT7wR4yB8nL1cF6hJ5sD0gA-u_e"
 TOKENS = {"X-Auth-Mode": "token"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Service:

@@ -18,6 +18,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.conftest import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,12 +33,6 @@ def tool(*names: str, also: tuple[str, ...] = ()) -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(missing)
     pytest.skip(missing)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,9 @@ from fnmatch import fnmatch
 import pytest
 from aiohttp import web
 
-from .conftest import ROOT, free_port
+from tests.conftest import free_port
+
+from .conftest import ROOT
 
 
 def instructions():

@@ -15,7 +15,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from .conftest import ROOT, free_port, running
+from tests.conftest import free_port
+
+from .conftest import ROOT, running
 
 
 def command():

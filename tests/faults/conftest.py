@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -52,12 +51,6 @@ def another_redis() -> Iterator[Callable[..., RedisServer]]:
     for server in started:
         server.kill()  # a master that is asked to stop waits for its replicas
         shutil.rmtree(server.directory)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

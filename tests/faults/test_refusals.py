@@ -8,12 +8,11 @@ import time
 import pytest
 
 from service.store import connect
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, free_port
 from tests.faults.conftest import (
     TOKENS,
     back_to_normal,
     bearer,
-    free_port,
     in_time,
     is_unavailable,
     joined,
