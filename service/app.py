@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 from redis.asyncio import Redis
 
+from service.accounts.lookups import Lookups
 from service.accounts.passwords import Passwords, load_common
 from service.accounts.roles import Roles
 from service.accounts.routes import routes as account_routes
@@ -26,6 +27,13 @@ from service.http.health import routes as health_routes
 from service.http.throttle import tell_what_is_left
 from service.limits import policies
 from service.limits.limiter import Limiter
+from service.oauth import providers
+from service.oauth.flow import OAuth
+from service.oauth.joining import Joining
+from service.oauth.outgoing import Outgoing
+from service.oauth.redirects import Redirects
+from service.oauth.routes import routes as oauth_routes
+from service.oauth.states import States
 from service.parts import PARTS, Parts, State
 from service.sessions.families import Families
 from service.sessions.refresh_tokens import RefreshTokens
@@ -49,7 +57,8 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
     """All parts, joined; raises `SettingsError` for a table or a key file that cannot be used."""
     vault, clock, roles = Vault(settings.secrets), Clock(), Roles.load()
     store = Store(redis, settings.redis_wait_replicas)
-    users, families = Users(store, clock, vault), Families(store, clock, settings)
+    lookups = Lookups(store, vault)
+    users, families = Users(store, clock, lookups), Families(store, clock, settings)
     keys, refresh_tokens = Keys(store, clock, vault, settings), RefreshTokens(vault)
     access_tokens = AccessTokens(keys, clock, roles, settings)
     passwords = passwords or Passwords(
@@ -57,11 +66,14 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         queue=50 * (os.cpu_count() or 1),
         bcrypt_rounds=settings.bcrypt_rounds,
     )
+    signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, settings)
+    outgoing = Outgoing()
     return Parts(
         settings=settings,
         store=store,
         clock=clock,
         roles=roles,
+        lookups=lookups,
         users=users,
         passwords=passwords,
         families=families,
@@ -69,8 +81,12 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         access_tokens=access_tokens,
         keys=keys,
         check=Check(access_tokens, families),
-        signin=SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, settings),
+        signin=signin,
         limiter=Limiter(store, vault, policies.load(settings)),
+        oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),
+        joining=Joining(users, families, signin, clock),
+        redirects=Redirects(settings),
+        outgoing=outgoing,
         proxies=Proxies(settings.trusted_proxies),
         cookies=Cookies(settings),
         csrf=Csrf(vault, settings),
@@ -82,7 +98,7 @@ def make_app(its: Parts) -> web.Application:
     """The application that serves these parts; it closes them when it stops."""
     app = web.Application(middlewares=[problems.edge], client_max_size=LARGEST)
     app[PARTS] = its
-    tables = [account_routes, session_routes, token_routes, health_routes]
+    tables = [account_routes, session_routes, token_routes, oauth_routes, health_routes]
     # The example under /api/users/ must come before the route that takes any id there.
     for table in [example_routes, *tables] if its.settings.examples else tables:
         app.add_routes(table)
@@ -98,7 +114,7 @@ async def look_after(its: Parts) -> None:
     its.clock.anchor(await its.store.time())
     its.state.condition = await its.store.condition()
     await its.keys.refresh()
-    await its.users.reseal()
+    await its.lookups.reseal()
 
 
 async def _running(app: web.Application) -> AsyncIterator[None]:
@@ -112,6 +128,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
     upkeep.cancel()
     with suppress(asyncio.CancelledError):
         await upkeep
+    await its.outgoing.close()
     await its.store.close()
     its.passwords.close()
 

@@ -1,13 +1,16 @@
 """What can go wrong, in the words of the domain; `http/problems.py` translates each to an answer, once.
 
     ServiceError
-    ├── BadRequest 400            ValidationFailed (WeakPassword) · MalformedJson
+    ├── BadRequest 400            ValidationFailed (WeakPassword) · MalformedJson · OAuthCodeMissing
+    │                             OAuthStateInvalid · OAuthExchangeFailed · OAuthEmailUnverified
     ├── NotSignedIn 401           NoToken · InvalidToken · TokenExpired · TokenRevoked · TokenStale
     │   │                         InvalidCredentials
     │   └── RefreshRefused        NoRefreshToken · InvalidRefreshToken · RefreshTokenReused · SessionEnded
-    ├── Refused 403               Forbidden · AccountDisabled · CsrfFailed · OriginForbidden
-    ├── NotFound 404 · MethodNotAllowed 405 · RequestTimeout 408 · EmailExists 409
-    ├── PayloadTooLarge 413 · UnsupportedMediaType 415 · RateLimited 429
+    ├── Refused 403               Forbidden · AccountDisabled · CsrfFailed · OriginForbidden · OAuthDenied
+    │                             ReauthenticationRequired
+    ├── NotFound 404 (ProviderNotConfigured) · MethodNotAllowed 405 · RequestTimeout 408
+    ├── EmailExists 409 · IdentityInUse 409 · PayloadTooLarge 413 · UnsupportedMediaType 415 · RateLimited 429
+    ├── ProviderUnavailable 502
     └── Unavailable 503           StoreUnavailable · Overloaded
 
 An error says what a client may know: `detail` is written for the person who reads the answer, never taken from
@@ -58,6 +61,30 @@ class WeakPassword(ValidationFailed):
 class MalformedJson(BadRequest):
     code = "MALFORMED_JSON"
     title = "The body is not a JSON object"
+
+
+class OAuthCodeMissing(BadRequest):
+    code = "OAUTH_CODE_MISSING"
+    title = "The provider's answer has no code"
+
+
+class OAuthStateInvalid(BadRequest):
+    """The state is unknown, was used, is too old, or belongs to another browser or provider."""
+
+    code = "OAUTH_STATE_INVALID"
+    title = "This sign-in is over or belongs elsewhere; please start again"
+
+
+class OAuthExchangeFailed(BadRequest):
+    """The provider refused the code, or vouched for nobody in a way that can be checked."""
+
+    code = "OAUTH_EXCHANGE_FAILED"
+    title = "The provider did not confirm the sign-in; please start again"
+
+
+class OAuthEmailUnverified(BadRequest):
+    code = "OAUTH_EMAIL_UNVERIFIED"
+    title = "The provider knows no verified email of this person"
 
 
 class NotSignedIn(ServiceError):
@@ -168,10 +195,27 @@ class OriginForbidden(Refused):
     title = "Requests from this origin are not allowed"
 
 
+class OAuthDenied(Refused):
+    code = "OAUTH_DENIED"
+    title = "The sign-in was cancelled at the provider"
+
+
+class ReauthenticationRequired(Refused):
+    """The session is good, but the sign-in is too long ago for this."""
+
+    code = "REAUTHENTICATION_REQUIRED"
+    title = "Please sign in again to do this"
+
+
 class NotFound(ServiceError):
     status = 404
     code = "NOT_FOUND"
     title = "There is nothing here"
+
+
+class ProviderNotConfigured(NotFound):
+    code = "PROVIDER_NOT_CONFIGURED"
+    title = "There is no such provider here"
 
 
 class MethodNotAllowed(ServiceError):
@@ -206,6 +250,14 @@ class EmailExists(ServiceError):
     title = "There is already an account with this email"
 
 
+class IdentityInUse(ServiceError):
+    """The identity belongs to another account, or the account has another identity of this provider."""
+
+    status = 409
+    code = "IDENTITY_IN_USE"
+    title = "This identity is linked to another account"
+
+
 class PayloadTooLarge(ServiceError):
     status = 413
     code = "PAYLOAD_TOO_LARGE"
@@ -234,6 +286,14 @@ class RateLimited(ServiceError):
     @property
     def headers(self) -> Mapping[str, str]:
         return {"Retry-After": str(self.retry_after)}
+
+
+class ProviderUnavailable(ServiceError):
+    """An OAuth provider is away, slow, or answers nonsense."""
+
+    status = 502
+    code = "PROVIDER_UNAVAILABLE"
+    title = "The provider cannot be reached right now"
 
 
 class Unavailable(ServiceError):

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from aiohttp import web
 
+from service.accounts.lookups import Lookups
 from service.accounts.passwords import Passwords
 from service.accounts.roles import Roles
 from service.accounts.users import Users
@@ -13,6 +14,10 @@ from service.http.address import Proxies
 from service.http.cookies import Cookies
 from service.http.csrf import Csrf
 from service.limits.limiter import Limiter
+from service.oauth.flow import OAuth
+from service.oauth.joining import Joining
+from service.oauth.outgoing import Outgoing
+from service.oauth.redirects import Redirects
 from service.sessions.families import Families
 from service.sessions.refresh_tokens import RefreshTokens
 from service.sessions.signin import SignIn
@@ -40,6 +45,7 @@ class Parts:
     store: Store
     clock: Clock
     roles: Roles
+    lookups: Lookups
     users: Users
     passwords: Passwords
     families: Families
@@ -49,6 +55,10 @@ class Parts:
     check: Check
     signin: SignIn
     limiter: Limiter
+    oauth: OAuth
+    joining: Joining
+    redirects: Redirects
+    outgoing: Outgoing
     proxies: Proxies
     cookies: Cookies
     csrf: Csrf

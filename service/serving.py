@@ -119,6 +119,6 @@ async def _examine(its: Parts) -> None:
 
 async def _is_new(its: Parts) -> bool:
     try:
-        return await its.users.none_yet()
+        return await its.lookups.untouched()
     except StoreUnavailable:
         return False

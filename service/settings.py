@@ -30,6 +30,7 @@ _WELL_KNOWN = re.compile(
     r"|0123456789|1234567890|(.)\1{7}",
     re.IGNORECASE,
 )
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -79,6 +80,20 @@ def _base_url(text: Any) -> Any:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
+def _issuer(text: Any) -> Any:
+    """An issuer as its provider writes it: a slash at the end belongs to its name (OpenID Connect Discovery, 4.3)."""
+    _base_url(text)
+    return str(text).strip()
+
+
+def _scopes(text: Any) -> Any:
+    """`openid email profile`, separated by blanks or commas."""
+    scopes = str(text).replace(",", " ").split()
+    if "openid" not in scopes:
+        raise ValueError("must have openid among its scopes, such as: openid email profile")
+    return " ".join(scopes)
+
+
 def origin_of(url: str) -> str:
     """The origin of an address, as browsers write it (RFC 6454, section 6.2): no default port, lower case."""
     parts = urlsplit(url)
@@ -120,6 +135,21 @@ def _limits(text: Any) -> Any:
 Duration = Annotated[timedelta, BeforeValidator(duration)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Url = Annotated[str, BeforeValidator(_base_url)]
+Issuer = Annotated[str, BeforeValidator(_issuer)]
+
+
+class OpenIDClient(BaseModel):
+    """A provider by its issuer: `OIDC_<NAME>_ISSUER` and so on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    issuer: Issuer
+    client_id: str
+    client_secret: SecretStr = SecretStr("")
+    scopes: Annotated[str, BeforeValidator(_scopes)] = "openid email profile"
+    display_name: str = ""
+    redirect_uri: Url | None = None
 
 
 class Settings(BaseModel):
@@ -167,6 +197,18 @@ class Settings(BaseModel):
 
     bcrypt_rounds: int | None = Field(None, ge=10, le=16)
     sign_in_floor: Duration = timedelta(0)
+
+    google_client_id: str | None = None
+    google_client_secret: SecretStr | None = None
+    google_redirect_uri: Url | None = None
+    google_issuer: Issuer = "https://accounts.google.com"
+    github_client_id: str | None = None
+    github_client_secret: SecretStr | None = None
+    github_redirect_uri: Url | None = None
+    github_url: Url = "https://github.com"
+    github_api_url: Url = "https://api.github.com"
+    oidc: tuple[OpenIDClient, ...] = ()
+
     rate_limits: Annotated[dict[str, tuple[int, timedelta]], BeforeValidator(_limits)] = {}
 
     @property
@@ -179,7 +221,16 @@ class Settings(BaseModel):
         return tuple(secret.get_secret_value() for secret in (self.auth_secret, *self.auth_secret_previous))
 
 
-NAMES = tuple(name.upper() for name in Settings.model_fields)
+NAMES = tuple(name.upper() for name in Settings.model_fields if name != "oidc")
+OIDC = re.compile(r"OIDC_([A-Z][A-Z0-9]*)_(ISSUER|CLIENT_ID|CLIENT_SECRET|SCOPES|DISPLAY_NAME|REDIRECT_URI)")
+
+# The words under /api/auth/ that are no names of providers.
+# fmt: off
+RESERVED = frozenset((
+    "register", "login", "refresh", "logout", "logout-all", "me", "verify", "csrf-token", "sessions", "password",
+    "email", "events", "providers", "identities", "api-keys", "introspect", "revoke", "google", "github",
+))
+# fmt: on
 
 
 def load(environ: Mapping[str, str], env_file: Path | None = None, var: Path = ROOT / "var") -> Settings:
@@ -189,13 +240,11 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, var: Path = R
     """
     in_file = dotenv.dotenv_values(env_file, interpolate=False) if env_file and env_file.is_file() else {}
     mistakes = [_unknown(name) for name in in_file if _looks_like_ours(name) and name not in NAMES]
-    given = {
-        name.lower(): value.strip()
-        for name, value in ({**in_file, **environ}).items()
-        if name in NAMES and value is not None and value.strip()
-    }
+    filled = {name: value.strip() for name, value in {**in_file, **environ}.items() if value and value.strip()}
+    given: dict[str, Any] = {name.lower(): value for name, value in filled.items() if name in NAMES}
+    given["oidc"], unusable = _openid_clients(filled)
     settings, refused = _parse(given)
-    mistakes += refused
+    mistakes += unusable + refused
     settings = _with_defaults(settings, given)
     mistakes += [
         mistake
@@ -207,6 +256,29 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, var: Path = R
     if not settings.auth_secret.get_secret_value():
         settings = settings.model_copy(update={"auth_secret": SecretStr(_kept_secret(var))})
     return settings
+
+
+def _openid_clients(filled: Mapping[str, str]) -> tuple[tuple[OpenIDClient, ...], list[str]]:
+    """The providers that `OIDC_<NAME>_...` describe, and a sentence for each that cannot be."""
+    found: dict[str, dict[str, str]] = {}
+    for name, value in filled.items():
+        if match := OIDC.fullmatch(name):
+            found.setdefault(match[1].lower(), {})[match[2].lower()] = value
+    clients, mistakes = [], []
+    for name, fields in sorted(found.items()):
+        prefix = f"OIDC_{name.upper()}_"
+        if name in RESERVED:
+            mistakes.append(f"{prefix}* cannot be: '{name}' is a word of our own addresses; choose another name.")
+            continue
+        try:
+            clients.append(OpenIDClient(name=name, **fields))
+        except ValidationError as error:
+            mistakes += [
+                f"{prefix}{str(problem['loc'][0]).upper()} "
+                + ("is missing." if problem["type"] == "missing" else _plain(problem))
+                for problem in error.errors(include_url=False)
+            ]
+    return tuple(clients), mistakes
 
 
 def _parse(given: dict[str, Any]) -> tuple[Settings, list[str]]:
@@ -252,6 +324,7 @@ def _with_defaults(settings: Settings, given: dict[str, Any]) -> Settings:
         "jwt_issuer": public_url,
         "jwt_audience": settings.jwt_issuer or public_url,
         "cookie_secure": public_url.startswith("https:"),
+        **({"github_api_url": f"{settings.github_url}/api/v3"} if "github_url" in given else {}),
     }
     return settings.model_copy(update={name: value for name, value in derived.items() if name not in given})
 
@@ -312,6 +385,16 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
         if not least <= getattr(settings, field) <= most:
             found.append(((field,), f"{field.upper()} must be from {_short(least)} to {_short(most)}."))
     found += [(("jwt_algorithm",), complaint) for complaint in _key_complaints(settings)]
+    for provider in ("google", "github"):
+        halves = [getattr(settings, f"{provider}_{half}") for half in ("client_id", "client_secret")]
+        if any(halves) and not all(halves):
+            name = provider.upper()
+            found.append(((provider,), f"{name}_CLIENT_ID and {name}_CLIENT_SECRET need each other; one is missing."))
+    found += [
+        ((name.lower(),), f"{name} must be https:// in production: over http anybody on the way could be anybody here.")
+        for name, url in _provider_addresses(settings)
+        if settings.production and urlsplit(url).scheme == "http" and urlsplit(url).hostname not in LOOPBACK
+    ]
     if settings.redis_url and not re.match(r"(rediss?|unix)://", settings.redis_url.get_secret_value()):
         found.append((("redis_url",), "REDIS_URL must begin with redis://, rediss:// or unix://."))
     elif settings.redis_url and not _has_port(settings.redis_url.get_secret_value()):
@@ -326,6 +409,12 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
             )
         )
     return found
+
+
+def _provider_addresses(settings: Settings) -> list[tuple[str, str]]:
+    """Where the word on who somebody is comes from."""
+    ours = [(name.upper(), getattr(settings, name)) for name in ("google_issuer", "github_url", "github_api_url")]
+    return ours + [(f"OIDC_{client.name.upper()}_ISSUER", client.issuer) for client in settings.oidc]
 
 
 def _weaknesses(name: str, secret: str, settings: Settings) -> list[str]:
@@ -372,13 +461,18 @@ def _short(span: timedelta) -> str:
 
 
 def _looks_like_ours(name: str) -> bool:
-    if name == "REDIS_PASSWORD":  # docker-compose.yml reads it from the same file
+    if name == "REDIS_PASSWORD" or OIDC.fullmatch(name):  # docker-compose.yml reads the first from the same file
         return False
-    prefixes = {known.split("_")[0] for known in NAMES if "_" in known}
+    prefixes = {"OIDC"} | {known.split("_")[0] for known in NAMES if "_" in known}
     return name in NAMES or name.split("_")[0] in prefixes
 
 
 def _unknown(name: str) -> str:
+    if name.startswith("OIDC_"):
+        return (
+            f"{name} in .env is no setting: OIDC_<NAME>_ is followed by ISSUER, CLIENT_ID, CLIENT_SECRET, SCOPES, "
+            "DISPLAY_NAME or REDIRECT_URI, and <NAME> has letters and digits only."
+        )
     near = difflib.get_close_matches(name, NAMES, 1)
     return f"{name} in .env is no setting" + (f": did you mean {near[0]}?" if near else ".")
 

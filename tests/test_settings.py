@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import CONFIG, NAMES, ROOT, Settings, SettingsError, load
+from service.settings import CONFIG, NAMES, OIDC, ROOT, Settings, SettingsError, load
 from tests.conftest import SECRET
 
 STRONG = "Zk3pV9xQ2mT7wR4yB8nL1cF6hJ5sD0gA-u_e"
@@ -107,7 +107,10 @@ def example() -> dict[str, str]:
 
 
 def test_example_env_names_exactly_the_settings():
-    assert sorted(example()) == sorted(NAMES)
+    assert sorted(name for name in example() if not OIDC.fullmatch(name)) == sorted(NAMES)
+    assert {match[2] for name in example() if (match := OIDC.fullmatch(name))} == {
+        "ISSUER", "CLIENT_ID", "CLIENT_SECRET", "SCOPES", "DISPLAY_NAME", "REDIRECT_URI"
+    }  # fmt: skip
 
 
 def test_example_env_sets_nothing_as_it_is():
@@ -118,7 +121,8 @@ def test_example_env_states_true_defaults():
     """Taken as written it changes nothing; where the value is an example and no default, its comment says so."""
     examples_only = {"CORS_ORIGINS", "TRUSTED_PROXIES", "DRAIN_SECONDS", "REDIS_URL", "RATE_LIMITS"}
     default = settings()
-    written = settings(**{name: value for name, value in example().items() if name not in examples_only and value})
+    told = {name: value for name, value in example().items() if not OIDC.fullmatch(name)}
+    written = settings(**{name: value for name, value in told.items() if name not in examples_only and value})
 
     assert written == default
     assert "localhost:6379" in example()["REDIS_URL"]
@@ -126,7 +130,8 @@ def test_example_env_states_true_defaults():
 
 def test_example_env_can_be_read_once_its_lines_are_switched_on(tmp_path):
     env = tmp_path / ".env"
-    env.write_text("\n".join(f"{name}={value}" for name, value in example().items()))
+    client_id = {"OIDC_EXAMPLE_CLIENT_ID": "from the provider"}
+    env.write_text("\n".join(f"{name}={value}" for name, value in (example() | client_id).items()))
 
     assert load({"AUTH_SECRET": SECRET}, env).redis_url is not None
 

@@ -1,45 +1,69 @@
-"""User records and the way from an email to one of them.
+"""User records: who a person is.
 
 Redis
-    user:{<id>}    hash    email, ok (verified), pw (PHC string), first, last, name, pic, roles, off (disabled), via
-                           (how the account came about), at, up, in (created, updated, last sign-in; ms); no TTL
-    email:<hmac>   string  user id; for a minute while an account is being made, then without TTL
-    lookup-key     string  the key of those HMACs, sealed with `AUTH_SECRET`; no TTL
+    user:{<id>}  hash  email, ok (verified), pw (PHC string), first, last, name, pic, roles, off (disabled),
+                       via (how the account came about), at, up, in (created, updated, last sign-in; ms), and
+                       id:<provider>, an identity elsewhere as JSON: issuer, subject, email, linked at (ms); no TTL
 
-An email belongs to one account, without a step over two keys: claim the lookup for a minute, write the user, make the
-claim permanent. Where a crash came in between, whoever finds the record by its email makes the claim permanent, and a
-claim without a record gives way to the next registration. At worst a record remains that nothing leads to.
-The lookup key is random and kept in Redis, so that a new `AUTH_SECRET` does not lose a single account.
+What leads to a record is in `lookups.py`.
 """
 
-import base64
-import hashlib
-import hmac
-import os
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
-import structlog
+import orjson
 
 from service.accounts.emails import canonical
+from service.accounts.lookups import Lookups
 from service.accounts.roles import USER
 from service.clock import Clock
-from service.errors import EmailExists, StoreUnavailable
+from service.errors import EmailExists, IdentityInUse, ServiceError
 from service.ids import new_id
 from service.store import Command, Script, Store
-from service.vault import Key, Unsealable, Vault
-
-log = structlog.get_logger("service.accounts")
 
 _HERE = Path(__file__).parent
-_CLAIM = Script(_HERE / "claim.lua")
 _CHANGE = Script(_HERE / "change.lua")
-_RESEAL = Script(_HERE / "reseal.lua")
-_LOOKUP_KEY = "lookup-key"
-_CLAIM_HOLDS = 60_000  # ms
+_LINK = Script(_HERE / "link.lua")
+_STRIP = Script(_HERE / "strip.lua")
+_UNLINK = Script(_HERE / "unlink.lua")
 _NO_TIME = datetime.fromtimestamp(0, UTC)
+
+
+class Linking(StrEnum):
+    """Who links an identity: one who is signed in, the same with a word on the email, or who has proved the email."""
+
+    HOLDER = "holder"
+    VERIFIED = "verified"
+    OWNER = "owner"
+
+
+class LastWayIn(Exception):
+    """Without this identity nobody could sign in to the account any more."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An account elsewhere that signs in here. Issuer and subject are the identity; the email is for display."""
+
+    provider: str
+    issuer: str
+    subject: str
+    email: str | None = None
+    linked_at: datetime = _NO_TIME
+
+    @classmethod
+    def read(cls, provider: str, text: str) -> "Identity":
+        issuer, subject, email, linked = orjson.loads(text)
+        return cls(provider, issuer, subject, email, _time(linked))
+
+    def written(self) -> str:
+        return orjson.dumps([self.issuer, self.subject, self.email, _ms(self.linked_at.timestamp())]).decode()
+
+    def same_as(self, other: "Identity | None") -> bool:
+        return other is not None and (self.issuer, self.subject) == (other.issuer, other.subject)
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,7 @@ class User:
     created_at: datetime = _NO_TIME
     updated_at: datetime = _NO_TIME
     last_login_at: datetime | None = None
+    identities: tuple[Identity, ...] = ()
 
     @property
     def display_name(self) -> str | None:
@@ -70,11 +95,10 @@ class User:
 class Users:
     """Finds, makes and changes accounts."""
 
-    def __init__(self, store: Store, clock: Clock, vault: Vault) -> None:
+    def __init__(self, store: Store, clock: Clock, lookups: Lookups) -> None:
         self._store = store
         self._clock = clock
-        self._key = vault.key("lookup-key")
-        self._opened: tuple[str, bytes] | None = None
+        self._lookups = lookups
 
     def reading(self, user_id: str) -> Command:
         """The command whose reply `read` understands."""
@@ -99,23 +123,23 @@ class Users:
             created_at=_time(record["at"]),
             updated_at=_time(record.get("up", record["at"])),
             last_login_at=_time(record["in"]) if "in" in record else None,
+            identities=tuple(
+                Identity.read(name[3:], value) for name, value in sorted(record.items()) if name.startswith("id:")
+            ),
         )
-
-    async def none_yet(self) -> bool:
-        """Whether no account has ever been made here."""
-        return not await self._store.one(("EXISTS", _LOOKUP_KEY))
 
     async def find(self, user_id: str) -> User | None:
         return self.read(user_id, await self._store.one(self.reading(user_id)))
 
     async def id_of(self, email: str) -> str | None:
         """The id that an email leads to; the caller reads the user and compares the email."""
-        lookup = await self._lookup(email)
-        found, lapses = await self._store.run(("GET", lookup), ("PTTL", lookup))
-        if found and lapses > 0 and await self.find(found):
+        lookup = await self._lookups.email(email)
+        if (holder := await self._lookups.holder(lookup)) is None:
+            return None
+        if not holder.for_good and await self.find(holder.user_id):
             # Its registration was cut off before the last step: an account that can be found must stay.
-            await self._store.one(_CLAIM(lookup, found, 0, ""), durable=True)
-        return str(found) if found else None
+            await self._lookups.settle(lookup, holder.user_id)
+        return holder.user_id
 
     async def find_by_email(self, email: str) -> User | None:
         """The user with this email, in any spelling of it."""
@@ -123,23 +147,81 @@ class Users:
         user = await self.find(user_id) if user_id else None
         return user if user and user.email == canonical(email) else None
 
+    async def find_by_identity(self, issuer: str, subject: str) -> User | None:
+        """The user with this identity."""
+        holder = await self._lookups.holder(await self._lookups.identity(issuer, subject))
+        user = await self.find(holder.user_id) if holder else None
+        wanted = Identity("", issuer, subject)
+        return user if user and any(wanted.same_as(identity) for identity in user.identities) else None
+
     async def register(self, user: User) -> User:
-        """Make an account of a `User` without id and times; raises `EmailExists`."""
-        lookup = await self._lookup(user.email)
-        now = datetime.fromtimestamp(int(self._clock.now() * 1000) / 1000, UTC)
-        user = replace(user, id=new_id(), email=canonical(user.email), created_at=now, updated_at=now)
-        holder = await self._store.one(_CLAIM(lookup, user.id, _CLAIM_HOLDS, ""))
-        if holder != user.id and not await self.find(holder):
-            # A registration that was cut off, or one under way, which then finds below that it came second.
-            holder = await self._store.one(_CLAIM(lookup, user.id, _CLAIM_HOLDS, holder))
-        if holder != user.id:
-            raise EmailExists
+        """Make an account of a `User` without id and times; raises `EmailExists` or `IdentityInUse`."""
+        now = self._now()
+        user = replace(
+            user,
+            id=new_id(),
+            email=canonical(user.email),
+            created_at=now,
+            updated_at=now,
+            identities=tuple(replace(identity, linked_at=now) for identity in user.identities),
+        )
+        lookup = await self._lookups.email(user.email)
+        taken = EmailExists()
+        claimed: dict[str, ServiceError] = {}
+        claimed[await self._claim(lookup, user.id, lambda found: found.email == user.email, taken)] = taken
+        for identity in user.identities:
+            claimed[await self._claim_identity(user.id, identity)] = IdentityInUse()
         await self._store.one(("HSET", _key(user.id), *_pairs(user)))
-        if await self._store.one(_CLAIM(lookup, user.id, 0, ""), durable=True) != user.id:
-            # The claim had lapsed or given way before the record was written, and somebody else came first.
-            await self._store.one(("DEL", _key(user.id)))
-            raise EmailExists
+        for lookup, lost in claimed.items():
+            if not await self._lookups.settle(lookup, user.id):
+                # The claim had lapsed or given way before the record was written, and somebody else came first.
+                await self._store.one(("DEL", _key(user.id)))
+                raise lost
         return user
+
+    async def link(self, user: User, identity: Identity, who: Linking) -> None:
+        """Give a user, as the caller has read it, an identity.
+
+        Raises `IdentityInUse` if another user has it, if this one has another of the provider, or if the account was
+        taken over after it was read.
+        """
+        identity = replace(identity, linked_at=self._now())
+        existing = next((held for held in user.identities if held.provider == identity.provider), None)
+        if existing and not identity.same_as(existing):
+            raise IdentityInUse("The account already has another identity of this provider; unlink it first")
+        lookup = await self._claim_identity(user.id, identity)
+        field_name, seen = "id:" + identity.provider, existing.written() if existing else ""
+        linking = _LINK(
+            _key(user.id),
+            field_name,
+            seen or identity.written(),
+            seen,
+            int(user.email_verified),
+            who,
+            _ms(self._clock.now()),
+        )
+        if await self._store.one(linking, durable=True) != "linked":
+            raise IdentityInUse("The account has changed meanwhile; please try again")
+        if not await self._lookups.settle(lookup, user.id):
+            await self._store.one(_UNLINK(_key(user.id), field_name, _ms(self._clock.now())))
+            raise IdentityInUse
+
+    async def unlink(self, user_id: str, provider: str) -> None:
+        """Take an identity from a user who has it; raises `LastWayIn`."""
+        match await self._store.one(_UNLINK(_key(user_id), "id:" + provider, _ms(self._clock.now())), durable=True):
+            case ["unlinked", identity]:
+                await self._release(user_id, Identity.read(provider, identity))
+            case ["last"]:
+                raise LastWayIn
+
+    async def strip(self, user_id: str) -> bool:
+        """Take every way in from an account whose email was never verified; false if it has been meanwhile."""
+        answer = await self._store.one(_STRIP(_key(user_id), _ms(self._clock.now())), durable=True)
+        if answer[0] != "stripped":
+            return False
+        for identity in answer[1:]:
+            await self._release(user_id, Identity.read("", identity))
+        return True
 
     async def change(self, user_id: str, *, password_was: str | None = None, **fields: str | None) -> bool:
         """Change fields of a record by their Redis names; false when the user is gone.
@@ -155,36 +237,31 @@ class Users:
         """The command that notes a sign-in, to travel with another."""
         return _CHANGE(_key(user_id), "", "", "in", _ms(self._clock.now()))
 
-    async def reseal(self) -> None:
-        """Seal the lookup key with the current `AUTH_SECRET`, so that the one before can go."""
-        if (sealed := await self._store.one(("GET", _LOOKUP_KEY))) is None:
-            return
-        with suppress(Unsealable):
-            if renewed := self._key.resealed(base64.b64decode(sealed), b"lookup-key"):
-                await self._store.one(_RESEAL(_LOOKUP_KEY, sealed, base64.b64encode(renewed).decode("ascii")))
+    async def _claim(self, lookup: str, user_id: str, leads: Callable[[User], bool], taken: ServiceError) -> str:
+        """Claim a lookup, also from a holder to whom it does not lead; raises `taken` where it does.
 
-    async def _lookup(self, email: str) -> str:
-        digest = hmac.digest(await self._lookup_key(), canonical(email).encode(), hashlib.sha256)
-        return "email:" + base64.urlsafe_b64encode(digest[:18]).decode("ascii")
+        That is a registration which was cut off, one under way, which then finds at its end that it came second, or an
+        account that is gone.
+        """
+        if await self._lookups.claim(lookup, user_id):
+            return lookup
+        holder = await self._lookups.holder(lookup)
+        found = await self.find(holder.user_id) if holder else None
+        if (found and leads(found)) or not await self._lookups.claim(lookup, user_id, instead_of=holder):
+            raise taken
+        return lookup
 
-    async def _lookup_key(self) -> bytes:
-        """Read each time: were it only remembered, a Redis restarted empty would leave instances with two keys."""
-        sealed: str | None = await self._store.one(("GET", _LOOKUP_KEY))
-        if sealed is None:
-            made = base64.b64encode(self._key.seal(os.urandom(32), b"lookup-key")).decode("ascii")
-            await self._store.one(("SET", _LOOKUP_KEY, made, "NX"))
-            sealed = str(await self._store.one(("GET", _LOOKUP_KEY)))
-        if self._opened is None or self._opened[0] != sealed:
-            self._opened = (sealed, _unseal(self._key, sealed))
-        return self._opened[1]
+    async def _claim_identity(self, user_id: str, identity: Identity) -> str:
+        lookup = await self._lookups.identity(identity.issuer, identity.subject)
+        return await self._claim(
+            lookup, user_id, lambda found: any(identity.same_as(held) for held in found.identities), IdentityInUse()
+        )
 
+    async def _release(self, user_id: str, identity: Identity) -> None:
+        await self._lookups.release(await self._lookups.identity(identity.issuer, identity.subject), user_id)
 
-def _unseal(key: Key, sealed: str) -> bytes:
-    try:
-        return key.unseal(base64.b64decode(sealed), b"lookup-key")
-    except Unsealable as error:
-        log.error("accounts.lookup_key_sealed", remedy="AUTH_SECRET changed: put the old one in AUTH_SECRET_PREVIOUS")
-        raise StoreUnavailable from error
+    def _now(self) -> datetime:
+        return _time(_ms(self._clock.now()))
 
 
 def _pairs(user: User) -> list[str]:
@@ -200,6 +277,7 @@ def _pairs(user: User) -> list[str]:
         "via": user.provider if user.provider != "local" else None,
         "off": None if user.active else "1",
         "at": _ms(user.created_at.timestamp()),
+        **{"id:" + identity.provider: identity.written() for identity in user.identities},
     }
     return [part for name, value in fields.items() if value for part in (name, value)]
 

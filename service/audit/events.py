@@ -19,6 +19,9 @@ class Event(StrEnum):
     REFRESH_TOKEN_REUSED = "session.refresh_token_reused"  # noqa: S105
     SESSION_ENDED = "session.ended"
     SESSIONS_ENDED = "session.all_ended"
+    IDENTITY_LINKED = "user.identity_linked"
+    IDENTITY_UNLINKED = "user.identity_unlinked"
+    ACCOUNT_TAKEN_OVER = "user.taken_over"
     PASSWORD_CHANGED = "user.password_changed"  # noqa: S105
 
 

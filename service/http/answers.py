@@ -8,7 +8,6 @@ import orjson
 from aiohttp import web
 
 from service.accounts.users import User
-from service.http.cookies import Cookies
 from service.parts import Parts, parts
 from service.sessions.signin import SignedIn
 
@@ -43,7 +42,10 @@ def user(person: User, its: Parts) -> dict[str, Any]:
         "roles": person.roles,
         "permissions": its.roles.permissions(person.roles),
         "provider": person.provider,
-        "identities": [],
+        "identities": [
+            {"provider": held.provider, "email": held.email, "linkedAt": moment(held.linked_at)}
+            for held in person.identities
+        ],
         "active": person.active,
         "createdAt": moment(person.created_at),
         "updatedAt": moment(person.updated_at),
@@ -51,33 +53,31 @@ def user(person: User, its: Parts) -> dict[str, Any]:
     }
 
 
-def tokens(request: web.Request, signed: SignedIn, *, in_cookies: bool) -> dict[str, Any]:
-    """The tokens of a sign-in or a refresh; the refresh token is in the body only where it is not in a cookie."""
-    fields = {
+def with_tokens(
+    request: web.Request, signed: SignedIn, *, in_cookies: bool, status: int = 200, **members: Any
+) -> web.Response:
+    """A sign-in or a refresh. The refresh token is in the body only where it is not in a cookie."""
+    fields = members | {
         "accessToken": signed.access.text,
         "tokenType": "Bearer",
         "expiresIn": signed.access.expires_in,
         "csrfToken": parts(request).csrf.token(signed.session_id),
     }
-    if not in_cookies:
-        fields |= {"refreshToken": signed.refresh_token, "refreshExpiresIn": signed.refresh_expires_in}
-    return fields
-
-
-def with_tokens(
-    request: web.Request, signed: SignedIn, *, in_cookies: bool, status: int = 200, **members: Any
-) -> web.Response:
-    """A sign-in or a refresh, delivered in cookies or in the body."""
-    fields = tokens(request, signed, in_cookies=in_cookies)
-    response = answer(members | fields, status)
     if in_cookies:
-        cookies: Cookies = parts(request).cookies
-        cookies.sign_in(
-            response,
-            signed.access.text,
-            signed.access.expires_in,
-            signed.refresh_token,
-            signed.refresh_expires_in,
-            fields["csrfToken"],
-        )
+        return set_cookies(request, answer(fields, status), signed)
+    refresh = {"refreshToken": signed.refresh_token, "refreshExpiresIn": signed.refresh_expires_in}
+    return answer(fields | refresh, status)
+
+
+def set_cookies(request: web.Request, response: web.Response, signed: SignedIn) -> web.Response:
+    """Put a sign-in or a refresh into the cookies of an answer."""
+    its = parts(request)
+    its.cookies.sign_in(
+        response,
+        signed.access.text,
+        signed.access.expires_in,
+        signed.refresh_token,
+        signed.refresh_expires_in,
+        its.csrf.token(signed.session_id),
+    )
     return response

@@ -1,15 +1,17 @@
 """The browser before anybody has signed in: a short session that aiohttp-session keeps for us.
 
 Redis
-    browser:<digest>  string  what the session holds, as JSON; expires ten minutes after the last change
+    browser:<digest>  string  what the session holds, as JSON; expires ten minutes after it was last used
 
-It binds a CSRF token, and later the start of an OAuth sign-in, to one browser. Its cookie holds 256 random bits and
-Redis only their digest. A sign-in ends it (session fixation, ASVS 7.2.4).
+It binds a CSRF token, and the starts of OAuth sign-ins, to one browser. Its cookie holds 256 random bits and Redis only
+their digest. A sign-in ends it, or gives it a new identity while sign-ins of other tabs are still out, so that whoever
+planted or learned the old one has nothing (session fixation, ASVS 7.2.4).
 """
 
 import hashlib
 import json
 import secrets
+import time
 from datetime import timedelta
 from functools import wraps
 
@@ -23,6 +25,8 @@ from service.store import Store
 
 LASTS = timedelta(minutes=10)
 _BINDING = "binding"
+_RENEWED = "renewed"
+_AWAY_UNTIL = "away_until"
 
 
 class BrowserSessions(aiohttp_session.AbstractStorage):
@@ -59,7 +63,11 @@ class BrowserSessions(aiohttp_session.AbstractStorage):
                     self.cookie_name, "", max_age=0, path="/", secure=self._secure, httponly=True, samesite="Lax"
                 )
             return
-        identity = str(session.identity or secrets.token_urlsafe(32))
+        if session.identity and session.pop(_RENEWED, False):
+            await self._store.one(("DEL", _key(str(session.identity))))
+            identity = secrets.token_urlsafe(32)
+        else:
+            identity = str(session.identity or secrets.token_urlsafe(32))
         self.save_cookie(response, identity, max_age=session.max_age)
         data = json.dumps(self._get_session_data(session))
         await self._store.one(("SET", _key(identity), data, "EX", int(LASTS.total_seconds())))
@@ -79,23 +87,31 @@ def with_browser_session(handler: Handler) -> Handler:
 
 
 async def binding(request: web.Request) -> str:
-    """A random name of this browser, made when first asked for."""
+    """A random name of this browser, made when first asked for; the session lasts ten minutes from now."""
     session = await aiohttp_session.get_session(request)
     if _BINDING not in session:
         session[_BINDING] = secrets.token_urlsafe(16)
+    session.changed()
     return str(session[_BINDING])
 
 
 async def known_binding(request: web.Request) -> str | None:
     """The name of this browser, if it has one."""
-    found: str | None = (await aiohttp_session.get_session(request)).get(_BINDING)
-    return found
+    return (await aiohttp_session.get_session(request)).get(_BINDING)
 
 
-async def forget(request: web.Request) -> None:
-    """End the browser's session: somebody has signed in."""
+async def depart(request: web.Request) -> str:
+    """The browser's name, for a sign-in that leaves for a provider and may take ten minutes to come back."""
+    (await aiohttp_session.get_session(request))[_AWAY_UNTIL] = time.time() + LASTS.total_seconds()
+    return await binding(request)
+
+
+async def renew(request: web.Request) -> None:
+    """Somebody has signed in: end the browser's session, or give it a new identity while sign-ins are out."""
     session = await aiohttp_session.get_session(request)
-    if not session.new:
+    if session.get(_AWAY_UNTIL, 0) > time.time():
+        session[_RENEWED] = True
+    elif not session.new:
         session.invalidate()
 
 

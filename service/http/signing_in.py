@@ -1,7 +1,6 @@
 """What signing in means for a browser: cookies or tokens, and the end of what was there before."""
 
 from contextlib import suppress
-from typing import Any
 
 from aiohttp import web
 
@@ -26,12 +25,25 @@ def wants_cookies(request: web.Request) -> bool:
 
 
 async def welcome(request: web.Request, signed: SignedIn, *, in_cookies: bool, status: int = 200) -> web.Response:
-    """`SignedIn`. Where it goes into cookies, it ends the session whose cookies it replaces."""
+    """`SignedIn`, in cookies or in the body."""
+    members = {"user": answers.user(signed.user, parts(request))}
+    response = answers.with_tokens(request, signed, in_cookies=in_cookies, status=status, **members)
     if in_cookies:
-        await _end_previous(request, signed)
-        await browser.forget(request)
-    members: dict[str, Any] = {"user": answers.user(signed.user, parts(request))}
-    return answers.with_tokens(request, signed, in_cookies=in_cookies, status=status, **members)
+        await _leave_the_past(request, signed)
+    return response
+
+
+async def arrive(request: web.Request, signed: SignedIn, response: web.Response) -> web.Response:
+    """The same for a person on the way to a page: cookies, and nothing else."""
+    answers.set_cookies(request, response, signed)
+    await _leave_the_past(request, signed)
+    return response
+
+
+async def _leave_the_past(request: web.Request, signed: SignedIn) -> None:
+    """End the session whose cookies are being replaced, and the browser's session of before (ASVS 7.2.4)."""
+    await _end_previous(request, signed)
+    await browser.renew(request)
 
 
 async def _end_previous(request: web.Request, signed: SignedIn) -> None:

@@ -42,6 +42,7 @@ class EndReason(StrEnum):
     REVOKED = "revoked"
     SIGNED_IN_AGAIN = "signed_in_again"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    TAKEN_OVER = "taken_over"
     ACCOUNT_DISABLED = "account_disabled"
     EXPIRED = "expired"
     REUSE = "reuse"

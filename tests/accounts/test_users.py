@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from service.accounts.lookups import Lookups
 from service.accounts.users import User, Users
 from service.errors import EmailExists, StoreUnavailable
 from service.ids import new_id
@@ -59,7 +60,8 @@ class Dying:
 
 async def cut_off(its, user: User, after: int) -> bool:
     """Registers on an instance that crashes after so many calls to Redis; whether it came to the end."""
-    users = Users(Dying(its.store, after), its.clock, Vault(its.settings.secrets))
+    dying = Dying(its.store, after)
+    users = Users(dying, its.clock, Lookups(dying, Vault(its.settings.secrets)))
     try:
         await users.register(user)
     except Crash:
@@ -148,7 +150,7 @@ async def test_a_claim_that_lapsed_is_taken_over_and_the_late_comer_yields(parts
         run = store.run
 
     held_up = HeldUp()
-    late = Users(held_up, parts.clock, Vault(parts.settings.secrets))
+    late = Users(held_up, parts.clock, Lookups(held_up, Vault(parts.settings.secrets)))
 
     with pytest.raises(EmailExists):
         await late.register(ADA)
@@ -241,7 +243,7 @@ async def test_a_new_secret_with_the_previous_one_keeps_every_account(assembling
 async def test_a_new_secret_without_the_previous_one_is_an_outage_and_not_an_empty_service(assembling, redis):
     before = await assembling(AUTH_SECRET=OLD_SECRET)
     await before.users.register(ADA)
-    after = Users(before.store, before.clock, Vault([NEW_SECRET]))
+    after = Users(before.store, before.clock, Lookups(before.store, Vault([NEW_SECRET])))
 
     with pytest.raises(StoreUnavailable):
         await after.find_by_email(ADA.email)

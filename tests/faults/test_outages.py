@@ -23,13 +23,18 @@ from tests.faults.conftest import (
 )
 
 # Routes for anyone say nothing of Redis by themselves: these do without it, the others are asked with these bodies.
-WITHOUT_REDIS = {"GET /", "GET /health", "GET /ready", "GET /.well-known/jwks.json", "GET /api/public"}
+WITHOUT_REDIS = {
+    *("GET /", "GET /health", "GET /ready", "GET /.well-known/jwks.json", "GET /api/public"),
+    "GET /api/auth/providers",
+}
 BODIES = {
     "POST /api/auth/register": {"email": "new@example.org", "password": PASSWORD},
     "POST /api/auth/login": {"email": "ada@example.org", "password": PASSWORD},
     "POST /api/auth/refresh": None,
     "POST /api/auth/logout": None,
     "GET /api/auth/csrf-token": None,
+    "GET /api/auth/{provider}": None,
+    "GET /api/auth/{provider}/callback": None,
 }
 BY_STRANGERS = {"POST /api/auth/register", "POST /api/auth/login", "GET /api/auth/csrf-token"}
 
@@ -52,7 +57,10 @@ def needing_redis(browser) -> list[str]:
 async def ask(browser, stranger, name: str):
     method, path = name.split(" ")
     asking = stranger if name in BY_STRANGERS else browser
-    return await asking(method, path.replace("{id}", "x" * 22), BODIES.get(name))
+    path = path.replace("{id}", "x" * 22).replace("{provider}", "github")
+    if path.endswith("/callback"):
+        path += "?code=c&state=s"
+    return await asking(method, path, BODIES.get(name), headers={"Accept": "application/json"})
 
 
 @pytest.fixture(params=["killed", "frozen", "silent", "refusing"])
@@ -84,7 +92,8 @@ def outage(request, own_redis, proxy):
 async def test_every_route_says_503_in_time_takes_no_cookie_and_recovers_by_itself(
     outage, proxy, serving, assembling, request
 ):
-    browser = await serving(await assembling(connect(proxy.url)))
+    github = {"GITHUB_CLIENT_ID": "id", "GITHUB_CLIENT_SECRET": "secret"}
+    browser = await serving(await assembling(connect(proxy.url), **github))
     stranger = await serving(at=browser)
     signed = (await browser.register()).json
     cookies = browser.cookies()

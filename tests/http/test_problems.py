@@ -61,7 +61,7 @@ async def post(browser: Browser, body: Any, path: str = "/api/auth/login", **hea
 
 @pytest.mark.parametrize(
     "path",
-    ["/nowhere", "/api", "/api/", "/api/auth", "/api/auth/", "/api/auth/nowhere", "/api/users", "/favicon.ico",
+    ["/nowhere", "/api", "/api/", "/api/auth", "/api/auth/", "/api/nowhere", "/api/users", "/favicon.ico",
      "/.well-known/nothing", "/%00", "/%ff", "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/" + "a" * 4000,
      "/index.php?x=<script>"],
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Signing in with an account elsewhere: Google, GitHub, or any OpenID provider."""
