@@ -26,7 +26,7 @@ types: $(VENV)/.dev
 	@$(BIN)/mypy
 
 lock:  ## resolve the dependencies anew (needs uv); the files hold versions and hashes, no addresses
-	@for set in "run" "dev --extra dev -c requirements/run.lock"; do set -- $$set; name=$$1; shift; \
+	@for set in "run" "dev --extra dev -c requirements/run.lock" "e2e --extra e2e -c requirements/dev.lock"; do set -- $$set; name=$$1; shift; \
 	  uv pip compile -q --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
 	    --no-annotate --no-header "$$@" pyproject.toml -o requirements/$$name.lock || exit 1; done
 
@@ -49,6 +49,11 @@ $(VENV)/.run: requirements/run.lock requirements/redis.lock | $(VENV)/bin/python
 	    --target $(VENV)/redis --only-binary :all: --python-version 3.12 --platform manylinux2014_x86_64 \
 	    -r requirements/redis.lock || \
 	  echo "No redis-server found and none to be had for this platform: install one, or set REDIS_URL." >&2
+	@touch $@
+
+# A real browser is driven by Playwright, which is large: installed for CI, or by hand with this target.
+$(VENV)/.e2e: requirements/e2e.lock $(VENV)/.dev
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/e2e.lock
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.run

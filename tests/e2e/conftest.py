@@ -1,0 +1,92 @@
+"""A real browser: headless Chromium, driven by Playwright, at a single-page app on an origin of its own."""
+
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from service.app import make_app
+from service.http.protocol import Runner
+from tests.conftest import Assembling, free_port, in_ci
+from tests.oauth.conftest import PEOPLE
+from tests.oauth.github import GitHub, Person, email
+from tests.oauth.openid_provider import OpenIDProvider, install
+
+SPA = Path(__file__).with_name("app.html")
+MODULE = Path(__file__).resolve().parents[2] / "docs" / "gatepost.js"
+
+
+@dataclass
+class World:
+    """Where everything listens."""
+
+    api: str
+    app: str
+
+
+def _chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        (pytest.fail if in_ci() else pytest.skip)("needs Chromium: apt install chromium")
+    return str(found)
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Any]:
+    """A page of a fresh browser; no traffic of its own leaves this machine."""
+    if in_ci():
+        from playwright.async_api import async_playwright
+    else:
+        async_playwright = pytest.importorskip("playwright.async_api").async_playwright
+    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=_chromium(), args=[*quiet, "--disable-quic"])
+        yield await (await browser.new_context()).new_page()
+        await browser.close()
+
+
+@pytest.fixture
+async def world(assembling: Assembling) -> AsyncIterator[World]:
+    """The service with two providers on one origin, the app on another, as in development."""
+    install()
+    api, app = (f"http://localhost:{free_port()}" for _ in range(2))
+    openid = OpenIDProvider([f"{api}/api/auth/example/callback"], PEOPLE)
+    github = GitHub(f"{api}/api/auth/github/callback")
+    github.add(Person(101, "ada-l", "Ada Lovelace", emails=[email("ada@example.org")]))
+    openid.start()
+    await github.start()
+    known = {**openid.settings, **github.settings}
+    its = await assembling(PUBLIC_URL=api, FRONTEND_URL=app, **known)
+    runners = [await _listen(make_app(its), api), await _listen(_single_page_app(api), app)]
+    yield World(api, app)
+    for runner in runners:
+        await runner.cleanup()
+    await github.stop()
+    openid.stop()
+
+
+async def _listen(app: web.Application, url: str) -> web.AppRunner:
+    runner = Runner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", int(url.rpartition(":")[2])).start()
+    return runner
+
+
+def _single_page_app(api: str) -> web.Application:
+    """One page, and the module of the documentation."""
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text=SPA.read_text().replace("API_URL", api), content_type="text/html")
+
+    async def module(_: web.Request) -> web.Response:
+        text = MODULE.read_text().replace("http://localhost:8000", api)
+        return web.Response(text=text, content_type="text/javascript")
+
+    app = web.Application()
+    app.router.add_get("/gatepost.js", module)
+    app.router.add_get("/{any:.*}", page)
+    return app
