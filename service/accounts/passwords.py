@@ -7,7 +7,8 @@ Every password is read in Unicode form NFKC, so that it is the same password on 
 which would ignore the rest), and any characters at all: there are no composition rules. Refused are the
 common ones and the user's own email and names.
 
-Hashes are argon2id in PHC form, or bcrypt when `bcrypt_rounds` is chosen; both verify, whichever is chosen.
+Hashes are argon2id in PHC form, or bcrypt when `bcrypt_rounds` is chosen; both verify, whichever is chosen, and so do
+the imported ones of `legacy.py`.
 """
 
 import asyncio
@@ -23,13 +24,15 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import bcrypt
-from argon2 import Parameters, PasswordHasher, Type
+from argon2 import Parameters, PasswordHasher, Type, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from service.accounts import legacy
 from service.errors import Overloaded, WeakPassword
 
 SHORTEST = 8  # characters
 LONGEST = 1024  # bytes
+MOST_MEMORY = 512 * 1024  # KiB that an imported hash may ask for
 BCRYPT_LONGEST = 72  # bytes; bcrypt reads no further
 
 # OWASP's first choice for argon2id: 19 MiB and about 17 ms of one core for each hash.
@@ -53,6 +56,7 @@ class Passwords:
     ) -> None:
         self._common = common
         self._argon2id, self._bcrypt = _Argon2id(parameters), _Bcrypt(bcrypt_rounds or 12)
+        self._legacy = _Legacy()
         self._chosen: _Scheme = self._argon2id if bcrypt_rounds is None else self._bcrypt
         self._longest = LONGEST if bcrypt_rounds is None else BCRYPT_LONGEST
         self.decoy = self._chosen.hash(secrets.token_urlsafe())  # nobody's password, at everybody's cost
@@ -93,6 +97,11 @@ class Passwords:
         """Say whether the hash is of another algorithm, or of other parameters, than chosen now."""
         return self._scheme_of(phc) is not self._chosen or self._chosen.outdated(phc)
 
+    def readable(self, phc: str) -> bool:
+        """Say whether this is a hash that `verify` could compare with."""
+        scheme = self._scheme_of(phc)
+        return scheme is not None and scheme.readable(phc)
+
     def close(self) -> None:
         """End the threads; blocks for what is being hashed at this moment, and begins nothing new."""
         self.threads.close()
@@ -100,7 +109,9 @@ class Passwords:
     def _scheme_of(self, phc: str) -> "_Scheme | None":
         if phc.startswith("$argon2id$"):
             return self._argon2id
-        return self._bcrypt if _Bcrypt.FORM.fullmatch(phc) else None
+        if _Bcrypt.FORM.fullmatch(phc):
+            return self._bcrypt
+        return self._legacy if self._legacy.readable(phc) else None
 
 
 class HashingThreads:
@@ -153,6 +164,7 @@ class _Scheme(Protocol):
     def hash(self, password: str) -> str: ...
     def matches(self, password: str, phc: str) -> bool: ...
     def outdated(self, phc: str) -> bool: ...
+    def readable(self, phc: str) -> bool: ...
 
 
 class _Argon2id:
@@ -173,6 +185,13 @@ class _Argon2id:
             return self._hasher.check_needs_rehash(phc)
         except InvalidHashError:
             return True
+
+    def readable(self, phc: str) -> bool:
+        try:
+            cost = extract_parameters(phc)
+        except InvalidHashError:
+            return False
+        return cost.memory_cost <= MOST_MEMORY and cost.time_cost <= 100
 
 
 class _Bcrypt:
@@ -199,6 +218,24 @@ class _Bcrypt:
 
     def outdated(self, phc: str) -> bool:
         return int(phc[4:6]) < self._rounds
+
+    def readable(self, phc: str) -> bool:
+        return 4 <= int(phc[4:6]) <= 20
+
+
+class _Legacy:
+    def hash(self, password: str) -> str:
+        raise AssertionError("what is imported is replaced, never made")
+
+    def matches(self, password: str, phc: str) -> bool:
+        found = legacy.read(phc)
+        return found is not None and any(map(found.matches, dict.fromkeys((_normal(password), password))))
+
+    def outdated(self, phc: str) -> bool:
+        return True
+
+    def readable(self, phc: str) -> bool:
+        return legacy.read(phc) is not None
 
 
 def load_common(path: Path) -> frozenset[str]:

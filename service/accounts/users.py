@@ -155,13 +155,16 @@ class Users:
         return user if user and any(wanted.same_as(identity) for identity in user.identities) else None
 
     async def register(self, user: User) -> User:
-        """Make an account of a `User` without id and times; raises `EmailExists` or `IdentityInUse`."""
+        """Make an account of a `User` without id, as of now unless it says when.
+
+        Raises `EmailExists` or `IdentityInUse`.
+        """
         now = self._now()
         user = replace(
             user,
             id=new_id(),
             email=canonical(user.email),
-            created_at=now,
+            created_at=now if user.created_at == _NO_TIME else user.created_at,
             updated_at=now,
             identities=tuple(replace(identity, linked_at=now) for identity in user.identities),
         )
