@@ -109,6 +109,13 @@ def make_app(its: Parts) -> web.Application:
     return app
 
 
+async def close(its: Parts) -> None:
+    """Let go of everything that the parts hold open."""
+    await its.outgoing.close()
+    await its.store.close()
+    its.passwords.close()
+
+
 async def look_after(its: Parts) -> None:
     """What every instance does now and then: follow Redis' clock, its condition and its keys."""
     its.clock.anchor(await its.store.time())
@@ -128,9 +135,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
     upkeep.cancel()
     with suppress(asyncio.CancelledError):
         await upkeep
-    await its.outgoing.close()
-    await its.store.close()
-    its.passwords.close()
+    await close(its)
 
 
 async def _keep_looking_after(its: Parts, pause: float) -> None:

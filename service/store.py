@@ -105,6 +105,8 @@ class Condition:
     appendonly: bool | None = None
     maxmemory_policy: str | None = None
     dangers: tuple[str, ...] = ()
+    role: str | None = None
+    replicas: int = 0
 
 
 @dataclass
@@ -164,7 +166,8 @@ class Store:
     async def condition(self) -> Condition:
         """How Redis is set up, from `INFO`; what a managed Redis does not tell is a danger of its own."""
         try:
-            replies = await self.run(("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence"))
+            sections = ("server", "memory", "persistence", "replication")
+            replies = await self.run(*(("INFO", section) for section in sections))
         except (ResponseError, StoreUnavailable) as refusal:
             if isinstance(refusal, StoreUnavailable) and not isinstance(refusal.__cause__, NoPermissionError):
                 raise
@@ -180,7 +183,8 @@ class Store:
             dangers.append(f"maxmemory-policy is {policy}: Redis may forget sessions and accounts; set noeviction")
         if not appendonly:
             dangers.append("appendonly is off: a restart of Redis loses what happened since its last snapshot")
-        return Condition(version, appendonly, policy, tuple(dangers))
+        replicas = int(told.get("connected_slaves", 0))
+        return Condition(version, appendonly, policy, tuple(dangers), told.get("role"), replicas)
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 
 from service import embedded
 from service.accounts.passwords import ARGON2ID, Passwords, load_common
-from service.app import assemble, look_after, make_app
+from service.app import assemble, close, look_after, make_app
 from service.limits import policies
 from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
@@ -177,8 +177,7 @@ async def assembling(connecting: Connect) -> AsyncIterator[Assembling]:
 
     yield assembled
     for its in made:
-        await its.store.close()
-        its.passwords.close()
+        await close(its)
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ async def test_the_condition_of_a_safe_redis_names_its_version_and_no_danger(own
     condition = await store.condition()
     await store.close()
 
-    assert condition == Condition(own_redis.cli("INFO", "server")["redis_version"], True, "noeviction", ())
+    assert condition == Condition(own_redis.cli("INFO", "server")["redis_version"], True, "noeviction", (), "master", 0)
 
 
 async def test_the_condition_names_each_way_to_forget(own_redis):
