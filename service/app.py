@@ -15,6 +15,8 @@ from service.accounts.passwords import Passwords, load_common
 from service.accounts.roles import Roles
 from service.accounts.routes import routes as account_routes
 from service.accounts.users import Users
+from service.apikeys.keys import ApiKeys
+from service.apikeys.routes import routes as api_key_routes
 from service.clock import Clock
 from service.errors import StoreUnavailable
 from service.http import cors, problems
@@ -43,6 +45,7 @@ from service.settings import CONFIG, Settings
 from service.store import Store
 from service.tokens.access import AccessTokens
 from service.tokens.check import Check
+from service.tokens.inspection import Inspection
 from service.tokens.keys import Keys
 from service.tokens.routes import routes as token_routes
 from service.vault import Vault
@@ -67,7 +70,7 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         bcrypt_rounds=settings.bcrypt_rounds,
     )
     signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, settings)
-    outgoing = Outgoing()
+    outgoing, check = Outgoing(), Check(access_tokens, families)
     return Parts(
         settings=settings,
         store=store,
@@ -80,7 +83,9 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         refresh_tokens=refresh_tokens,
         access_tokens=access_tokens,
         keys=keys,
-        check=Check(access_tokens, families),
+        check=check,
+        api_keys=ApiKeys(store, clock, users, roles),
+        inspection=Inspection(access_tokens, refresh_tokens, check, families, users, signin, settings),
         signin=signin,
         limiter=Limiter(store, vault, policies.load(settings)),
         oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),
@@ -98,7 +103,7 @@ def make_app(its: Parts) -> web.Application:
     """The application that serves these parts; it closes them when it stops."""
     app = web.Application(middlewares=[problems.edge], client_max_size=LARGEST)
     app[PARTS] = its
-    tables = [account_routes, session_routes, token_routes, oauth_routes, health_routes]
+    tables = [account_routes, session_routes, token_routes, api_key_routes, oauth_routes, health_routes]
     # The example under /api/users/ must come before the route that takes any id there.
     for table in [example_routes, *tables] if its.settings.examples else tables:
         app.add_routes(table)
@@ -122,6 +127,7 @@ async def look_after(its: Parts) -> None:
     its.state.condition = await its.store.condition()
     await its.keys.refresh()
     await its.lookups.reseal()
+    await its.api_keys.note_uses()
 
 
 async def _running(app: web.Application) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""The command line: `python -m service` serves, `python -m service create-admin EMAIL` makes the first admin."""
+"""The command line: `python -m service` serves, `create-admin EMAIL` makes the first admin, `keys` turns keys."""
 
 import argparse
 import asyncio
@@ -22,6 +22,7 @@ from service.parts import Parts
 from service.serving import open_redis, serve
 from service.settings import Settings, SettingsError, load
 from service.store import connect
+from service.tokens import console
 
 T = TypeVar("T")
 OK, FAILED, MISCONFIGURED = 0, 1, 3
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
         if called.command == "create-admin":
             logs.configure(settings, sys.stderr)
             return _run(_create_admin(settings, called.email))
+        if called.command == "keys":
+            logs.configure(settings, sys.stderr)
+            return _run(_keys(settings, called))
         logs.configure(settings)
         return _run(serve(settings))
     except SettingsError as error:
@@ -58,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The password of a new account is asked for, or read from standard input.",
     )
     admin.add_argument("email", metavar="EMAIL")
+    console.describe(commands)
     return parser
 
 
@@ -81,6 +86,17 @@ async def _create_admin(settings: Settings, email: str) -> int:
         try:
             its.clock.anchor(await its.store.time())
             print(await _promote(its, email) or await _make(its, email))
+        finally:
+            await its.store.close()
+            its.passwords.close()
+    return OK
+
+
+async def _keys(settings: Settings, called: argparse.Namespace) -> int:
+    async with open_redis(settings) as url:
+        its = assemble(settings, connect(url))
+        try:
+            print(await console.run(its.keys, called))
         finally:
             await its.store.close()
             its.passwords.close()

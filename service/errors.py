@@ -4,12 +4,13 @@
     ├── BadRequest 400            ValidationFailed (WeakPassword) · MalformedJson · OAuthCodeMissing
     │                             OAuthStateInvalid · OAuthExchangeFailed · OAuthEmailUnverified
     ├── NotSignedIn 401           NoToken · InvalidToken · TokenExpired · TokenRevoked · TokenStale
-    │   │                         InvalidCredentials
+    │   │                         InvalidCredentials · InvalidApiKey
     │   └── RefreshRefused        NoRefreshToken · InvalidRefreshToken · RefreshTokenReused · SessionEnded
     ├── Refused 403               Forbidden · AccountDisabled · CsrfFailed · OriginForbidden · OAuthDenied
     │                             ReauthenticationRequired
     ├── NotFound 404 (ProviderNotConfigured) · MethodNotAllowed 405 · RequestTimeout 408
-    ├── EmailExists 409 · IdentityInUse 409 · PayloadTooLarge 413 · UnsupportedMediaType 415 · RateLimited 429
+    ├── EmailExists 409 · IdentityInUse 409 · TooManyKeys 409 · PayloadTooLarge 413 · UnsupportedMediaType 415
+    ├── RateLimited 429
     ├── ProviderUnavailable 502
     └── Unavailable 503           StoreUnavailable · Overloaded
 
@@ -139,6 +140,14 @@ class InvalidCredentials(NotSignedIn):
     title = "The email or the password is not right"
 
 
+class InvalidApiKey(NotSignedIn):
+    """The key is unknown, expired or revoked, or its owner is disabled or gone; which of these is not told."""
+
+    code = "INVALID_API_KEY"
+    title = "The API key is not valid"
+    challenge = "invalid_token"
+
+
 class RefreshRefused(NotSignedIn):
     """A definitive no to a refresh: the client should forget its tokens and ask the person to sign in."""
 
@@ -258,6 +267,14 @@ class IdentityInUse(ServiceError):
     title = "This identity is linked to another account"
 
 
+class TooManyKeys(ServiceError):
+    """The user has as many API keys as anyone may have."""
+
+    status = 409
+    code = "TOO_MANY_KEYS"
+    title = "There are too many API keys"
+
+
 class PayloadTooLarge(ServiceError):
     status = 413
     code = "PAYLOAD_TOO_LARGE"
@@ -269,9 +286,13 @@ class UnsupportedMediaType(ServiceError):
     code = "UNSUPPORTED_MEDIA_TYPE"
     title = "The body must be application/json in UTF-8"
 
+    def __init__(self, detail: str | None = None, accept: str = "application/json") -> None:
+        super().__init__(detail)
+        self.accept = accept
+
     @property
     def headers(self) -> Mapping[str, str]:
-        return {"Accept": "application/json"}
+        return {"Accept": self.accept}
 
 
 class RateLimited(ServiceError):

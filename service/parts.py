@@ -9,6 +9,7 @@ from service.accounts.lookups import Lookups
 from service.accounts.passwords import Passwords
 from service.accounts.roles import Roles
 from service.accounts.users import Users
+from service.apikeys.keys import ApiKeys
 from service.clock import Clock
 from service.http.address import Proxies
 from service.http.cookies import Cookies
@@ -25,6 +26,7 @@ from service.settings import Settings
 from service.store import Condition, Store
 from service.tokens.access import AccessTokens
 from service.tokens.check import Check
+from service.tokens.inspection import Inspection
 from service.tokens.keys import Keys
 
 
@@ -53,6 +55,8 @@ class Parts:
     access_tokens: AccessTokens
     keys: Keys
     check: Check
+    api_keys: ApiKeys
+    inspection: Inspection
     signin: SignIn
     limiter: Limiter
     oauth: OAuth

@@ -190,6 +190,7 @@ class Settings(BaseModel):
     refresh_recovery: Switch = True
     clock_tolerance: Duration = timedelta(seconds=10)
     max_sessions_per_user: int = Field(100, ge=1, le=200)
+    key_rotation: Duration = timedelta(days=30)
 
     cookie_samesite: Annotated[Literal["lax", "strict", "none"], BeforeValidator(lambda v: str(v).lower())] = "lax"
     cookie_domain: str | None = None
@@ -365,6 +366,8 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
                 "refuse every cookie: leave it empty, or set it to that host or a parent domain.",
             )
         )
+    if timedelta(0) < settings.key_rotation < timedelta(hours=1):
+        found.append((("key_rotation",), "KEY_ROTATION is too short: 1h at least, or 0 for never."))
     if settings.jwt_refresh_expiry > settings.session_max_age:
         found.append(
             (

@@ -4,7 +4,7 @@ Everything the service says to Redis goes through `Store.run` or `Store.glance`,
 nowhere else:
 
 - A call takes 1 s at most, waiting for a connection included; one second try follows where a repeat is harmless.
-  A request spends 2.2 s waiting for Redis at most, however many calls it makes (`patience`).
+  A request spends 2 s waiting for Redis at most, however many calls it makes (`patience`).
 - A repeat is harmless for reads and for scripts, which are all written so: run twice with the same arguments they
   take effect once and answer the same.
 - Redis away, loading, full, read-only or without its replicas is `StoreUnavailable`. Any other refusal by Redis is
@@ -45,7 +45,7 @@ log = structlog.get_logger("service.store")
 
 ANSWER = 1.0  # seconds one attempt may take
 CONNECT = 0.5  # seconds to connect, or to wait for a free connection
-PATIENCE = 2.2  # seconds one request may wait for Redis in all
+PATIENCE = 2.0  # seconds one request may wait for Redis in all
 REPLICAS = 500  # milliseconds to wait for replicas to confirm
 
 Command = tuple[Any, ...]

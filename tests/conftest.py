@@ -207,7 +207,7 @@ def later(request: pytest.FixtureRequest) -> Iterator[Later]:
         redis = connect(url)
         async for key in redis.scan_iter():
             ttl = await redis.pttl(key)
-            if await redis.type(key) == "hash" and key.startswith("sessions:"):
+            if await redis.type(key) == "hash" and key.startswith(("sessions:", "signing-keys", "apikey")):
                 fields = await redis.hgetall(key)
                 await redis.hset(key, mapping={name: _older(value, ms) for name, value in fields.items()})
             elif await redis.type(key) == "zset":

@@ -233,6 +233,7 @@ def test_only_these_routes_are_for_anyone(routes):
         "GET /api/auth/providers",
         "GET /api/auth/{provider}",
         "GET /api/auth/{provider}/callback",
+        "POST /api/auth/revoke",
         "GET /api/public",
     }
 
@@ -249,4 +250,4 @@ def test_roles_and_permissions_that_routes_ask_for_exist(routes):
             case "permission":
                 assert set(route.handler.access.any_of) <= permissions
             case who:
-                assert who in ("anyone", "user", "optional user")
+                assert who in ("anyone", "user", "user or API key", "optional user")

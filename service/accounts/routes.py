@@ -97,11 +97,11 @@ async def change_profile(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/users/{id}")
-@guard.user
+@guard.caller
 async def user(request: web.Request) -> web.Response:
-    """A user: oneself, or with `users:read` anybody."""
+    """A user: oneself, or with `users:read` anybody. An API key has no self."""
     wanted, asking = request.match_info["id"], principal(request)
-    if wanted != asking.user_id and READ_USERS not in asking.permissions:
+    if (wanted != asking.user_id or asking.key_id) and READ_USERS not in asking.permissions:
         raise Forbidden(required=[READ_USERS])
     if not (found := await parts(request).users.find(wanted)):
         raise NotFound("There is no such user")

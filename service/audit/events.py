@@ -23,6 +23,11 @@ class Event(StrEnum):
     IDENTITY_UNLINKED = "user.identity_unlinked"
     ACCOUNT_TAKEN_OVER = "user.taken_over"
     PASSWORD_CHANGED = "user.password_changed"  # noqa: S105
+    API_KEY_CREATED = "apikey.created"
+    API_KEY_REVOKED = "apikey.revoked"
+    ACCESS_TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    SIGNING_KEY_ADDED = "signing_key.added"
+    SIGNING_KEY_RETIRED = "signing_key.retired"
 
 
 def record(event: Event, **facts: Any) -> None:

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 
 from service.parts import PARTS
 
-_ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-Auth-Mode", "X-CSRF-Token", "X-Request-Id")
+_ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Auth-Mode", "X-CSRF-Token", "X-Request-Id")
 _EXPOSED_HEADERS = ("RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "X-Request-Id")
 
 

@@ -1,10 +1,12 @@
-"""Who is asking. Every route says who may: `anyone`, `optional_user`, `user`, `role(...)` or `permission(...)`.
+"""Who is asking. Every route says who may: `anyone`, `optional_user`, `user`, `caller`, `role(...)` or
+`permission(...)`.
 
     @routes.get("/api/users/{id}")
     @guard.user
     async def ...
 
-A bearer token wins over a cookie. A caller who was recognised by a cookie must bring the session's CSRF token for
+A header wins over a cookie. An API key does where permissions are asked for, and for a `caller`; a `user` is a person
+who is signed in, and a key has no roles. Whoever was recognised by a cookie must bring the session's CSRF token for
 anything that is not safe.
 """
 
@@ -15,8 +17,9 @@ from functools import wraps
 
 from aiohttp import hdrs, web
 
+from service.apikeys.keys import PREFIX
 from service.client import Client
-from service.errors import Forbidden, InvalidToken, NoToken, NotSignedIn
+from service.errors import Forbidden, InvalidApiKey, InvalidToken, NoToken, NotSignedIn
 from service.parts import parts
 from service.tokens.access import Principal
 
@@ -66,9 +69,21 @@ def bearer_token(request: web.Request) -> str | None:
     return token.strip(" ")
 
 
+def api_key(request: web.Request) -> str | None:
+    """The API key of the request, from either header; raises `InvalidApiKey` where they say different things."""
+    sent, bearer = request.headers.getall("X-API-Key", ()), bearer_token(request)
+    if not sent:
+        return bearer if bearer and bearer.startswith(PREFIX) else None
+    if len(sent) > 1 or bearer not in (None, sent[0]):
+        raise InvalidApiKey("More than one credential was sent")
+    return sent[0]
+
+
 async def identify(request: web.Request) -> Principal:
-    """Who is asking; raises `NotSignedIn` or `CsrfFailed`."""
+    """Who is asking, a person or an API key; raises `NotSignedIn` or `CsrfFailed`."""
     its = parts(request)
+    if (key := api_key(request)) is not None:
+        return await its.api_keys.holder(key)
     if (token := bearer_token(request)) is not None:
         return await its.check.principal(token)
     if token := its.cookies.access_token(request):
@@ -85,8 +100,13 @@ def anyone(handler: Handler) -> Handler:
 
 
 def user(handler: Handler) -> Handler:
-    """The route is for those who are signed in."""
+    """The route is for those who are signed in themselves; an API key does not do."""
     return _guarded(handler, Access("user"), lambda _: ())
+
+
+def caller(handler: Handler) -> Handler:
+    """The route is for those who are signed in, and for API keys."""
+    return _guarded(handler, Access("user or API key"), lambda _: ())
 
 
 def role(*roles: str) -> Guard:
@@ -100,12 +120,14 @@ def permission(*permissions: str) -> Guard:
 
 
 def optional_user(handler: Handler) -> Handler:
-    """The route works with and without a user; a bad token counts as none."""
+    """The route works with and without a user; a bad token counts as none, and so does an API key."""
 
     @wraps(handler)
     async def guarded(request: web.Request) -> web.StreamResponse:
         with suppress(NotSignedIn):
-            request[_PRINCIPAL] = await identify(request)
+            found = await identify(request)
+            if not found.key_id:
+                request[_PRINCIPAL] = found
         return await handler(request)
 
     guarded.access = Access("optional user")  # type: ignore[attr-defined]
@@ -116,6 +138,8 @@ def _guarded(handler: Handler, access: Access, has: Callable[[Principal], tuple[
     @wraps(handler)
     async def guarded(request: web.Request) -> web.StreamResponse:
         found = await identify(request)
+        if found.key_id and access.who == "user":
+            raise Forbidden("An API key cannot do this: it takes a person who is signed in")
         if access.any_of and not set(access.any_of) & set(has(found)):
             raise Forbidden(required=list(access.any_of))
         request[_PRINCIPAL] = found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.settings import CONFIG, Settings, SettingsError, duration
 
-NAMES = frozenset({"login", "login-address", "login-account", "register", "refresh", "browser", "oauth"})
+NAMES = frozenset({"login", "login-address", "login-account", "register", "refresh", "browser", "oauth", "apikey"})
 
 
 @dataclass(frozen=True)

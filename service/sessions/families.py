@@ -8,8 +8,8 @@ Redis
                               epoch       grows when rights or password change; older access tokens are stale
                               expires a week after the last session would have
 
-`start.lua`, `rotate.lua` and `end.lua` are the only writers; each is one atomic step on this one key, and each may
-be repeated harmlessly. `rule.py` tells the rotation rule.
+`start.lua`, `rotate.lua`, `end.lua` and `revoke.lua` are the only writers; each is one atomic step on this one key, and
+each may be repeated harmlessly. `rule.py` tells the rotation rule.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from service.clock import Clock
 from service.errors import RefreshTokenReused, SessionEnded
 from service.ids import is_id, new_id
 from service.sessions.refresh_tokens import RefreshToken
-from service.sessions.rule import Verdict
+from service.sessions.rule import Lineage, Verdict, judge
 from service.settings import Settings
 from service.store import Command, Script, Store
 
@@ -31,6 +31,7 @@ _HERE = Path(__file__).parent
 _START = Script(_HERE / "start.lua")
 _ROTATE = Script(_HERE / "rotate.lua")
 _END = Script(_HERE / "end.lua")
+_REVOKE = Script(_HERE / "revoke.lua")
 _TOMBSTONES_LAST = timedelta(days=7)
 
 
@@ -104,6 +105,7 @@ class Families:
         self._most = settings.max_sessions_per_user
         self._leeway = _ms(settings.refresh_leeway)
         self._recovery = int(settings.refresh_recovery)
+        self._tolerance = settings.clock_tolerance
         self._lifetimes = (_ms(settings.jwt_refresh_expiry), _ms(settings.session_max_age), _ms(_TOMBSTONES_LAST))
         # The epoch outlives every sign-in under way and every access token that might compare itself with it.
         self._afterlife = _ms(settings.jwt_access_expiry + settings.clock_tolerance + timedelta(hours=1))
@@ -206,6 +208,26 @@ class Families:
         session, revoked, epoch = await self._store.glance("HMGET", _key(user_id), session_id, "-" + jti, "epoch")
         live = session is not None and int(session.split(" ", 2)[1]) > self._clock.now() * 1000
         return Standing(live, revoked is not None, int(epoch or 0))
+
+    async def revoke(self, user_id: str, session_id: str, jti: str, jti_expires: float) -> None:
+        """Revoke one access token; its session lives on. Safe to repeat; nothing to do where the session is over."""
+        until = _ms(timedelta(seconds=jti_expires) + self._tolerance)
+        command = _REVOKE(_key(user_id), session_id, jti, until, EndReason.REVOKED)
+        self._moment(await self._store.one(command, durable=True))
+
+    async def expiry(self, token: RefreshToken) -> datetime | None:
+        """When the session of a refresh token expires; `None` where the token would be refused."""
+        session = await self._store.glance("HGET", _key(token.user_id), token.session_id)
+        if session is None:
+            return None
+        issued, expires_at, started_at, _, *recent = session.split(" ")
+        now = int(self._clock.now() * 1000)
+        if int(expires_at) <= now or int(started_at) + self._lifetimes[1] <= now:
+            return None
+        exchanged = (entry.split("@") for entry in "".join(recent).split(",") if entry)
+        lineage = Lineage(int(issued), tuple((int(old), int(at)) for old, at in exchanged))
+        verdict, _ = judge(lineage, token.generation, now, self._leeway, bool(self._recovery))
+        return None if verdict is Verdict.REUSE else _time(expires_at)
 
     async def _end(
         self,

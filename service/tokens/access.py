@@ -43,7 +43,10 @@ class AccessToken:
 
 @dataclass(frozen=True)
 class Principal:
-    """Who is asking, as an access token says it. Times are seconds since the epoch."""
+    """Who is asking, as an access token says it, or an API key. Times are seconds since the epoch.
+
+    The holder of an API key has no session, no roles and no address of their own: `email` is the key's owner's.
+    """
 
     user_id: str
     session_id: str
@@ -57,6 +60,7 @@ class Principal:
     expires_at: int
     epoch: int
     kid: str
+    key_id: str = ""  # of an API key; its `expires_at` may be 0, for never
 
 
 class AccessTokens:

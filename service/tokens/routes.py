@@ -1,4 +1,4 @@
-"""Access tokens over HTTP: check one, and the public keys to check them with elsewhere."""
+"""Tokens over HTTP: check one, end one, and what is needed to check them elsewhere."""
 
 from datetime import UTC, datetime
 
@@ -6,17 +6,23 @@ from aiohttp import web
 
 from service.errors import Forbidden
 from service.http import answers, guard
-from service.http.guard import principal
+from service.http.body import read_form
+from service.http.guard import client, principal
 from service.parts import parts
+from service.tokens import discovery
 from service.tokens.access import Principal
+from service.tokens.keys import JWKS_FRESH
 
 routes = web.RouteTableDef()
 
+INTROSPECT = "tokens:introspect"
+_CACHEABLE = {"Cache-Control": f"public, max-age={int(JWKS_FRESH.total_seconds())}"}
+
 
 @routes.get("/api/auth/verify")
-@guard.user
+@guard.caller
 async def verify(request: web.Request) -> web.Response:
-    """Whether the caller is signed in, for a proxy that asks before it lets a request through.
+    """Whether the caller is signed in or has an API key, for a proxy that asks before it lets a request through.
 
     `?role=` and `?permission=`, repeated for "any of", refuse those who have none of them. The headers are for the
     application behind the proxy.
@@ -28,20 +34,51 @@ async def verify(request: web.Request) -> web.Response:
         {
             "active": True,
             "sub": asking.user_id,
-            "sid": asking.session_id,
+            "sid": asking.session_id or None,
             "roles": asking.roles,
             "permissions": asking.permissions,
-            "expiresAt": answers.moment(datetime.fromtimestamp(asking.expires_at, UTC)),
+            "expiresAt": answers.moment(datetime.fromtimestamp(asking.expires_at, UTC) if asking.expires_at else None),
         },
         headers=_identity(asking),
     )
+
+
+@routes.post("/api/auth/introspect")
+@guard.permission(INTROSPECT)
+async def introspect(request: web.Request) -> web.Response:
+    """Whether a token is live and what it says (RFC 7662): `token` in a form."""
+    sent = await read_form(request, "token")
+    return answers.answer(await parts(request).inspection.introspect(sent["token"]))
+
+
+@routes.post("/api/auth/revoke")
+@guard.anyone
+async def revoke(request: web.Request) -> web.Response:
+    """End a token (RFC 7009): `token` in a form. Whoever has it may; no cookie vouches, so none can be abused."""
+    sent = await read_form(request, "token")
+    await parts(request).inspection.revoke(sent["token"], client(request))
+    return web.Response(status=200)
+
+
+@routes.get("/.well-known/oauth-authorization-server")
+@guard.anyone
+async def oauth_metadata(request: web.Request) -> web.Response:
+    """What this service is for software (RFC 8414)."""
+    return answers.answer(discovery.metadata(parts(request).settings), headers=_CACHEABLE)
+
+
+@routes.get("/.well-known/openid-configuration")
+@guard.anyone
+async def openid_metadata(request: web.Request) -> web.Response:
+    """The same where OpenID clients look for it; no ID tokens are issued here."""
+    return answers.answer(discovery.metadata(parts(request).settings), headers=_CACHEABLE)
 
 
 @routes.get("/.well-known/jwks.json")
 @guard.anyone
 async def jwks(request: web.Request) -> web.Response:
     """The public keys (RFC 7517)."""
-    return answers.answer(parts(request).keys.jwks(), headers={"Cache-Control": "public, max-age=300"})
+    return answers.answer(parts(request).keys.jwks(), headers=_CACHEABLE)
 
 
 def _require(held: tuple[str, ...], any_of: list[str]) -> None:

@@ -68,6 +68,14 @@ async def test_nobody_is_let_in_without_a_token(edge, application, client):
     assert application.seen == []
 
 
+async def test_an_api_key_travels_with_the_question(edge, gatepost, client):
+    async with client.get(f"{edge.url}/orders", headers={"X-API-Key": "ak_key"}):
+        pass
+
+    (question,) = gatepost.seen
+    assert question.headers["x-api-key"] == "ak_key"
+
+
 async def test_what_a_client_says_of_itself_is_replaced(edge, application, client):
     async with client.get(f"{edge.url}/orders", headers=SPOOFED | bearer("user-token")):
         pass

@@ -175,6 +175,7 @@ async def test_every_key_after_a_journey_is_told_with_its_type_and_its_life(serv
     await browser.login(password=PASSWORD + "!")
     await browser("POST", "/api/auth/refresh")
     await browser("PATCH", "/api/users/profile", {"firstName": "Ada", "lastName": "L", "picture": "https://e.org/a"})
+    await browser("POST", "/api/auth/api-keys", {"name": "report", "permissions": [], "expiresIn": 60})
     await browser("POST", "/api/auth/logout")
     await browser("GET", "/api/auth/csrf-token")
     await browser.login(headers={"X-Auth-Mode": "token"})

@@ -25,6 +25,7 @@ from tests.faults.conftest import (
 # Routes for anyone say nothing of Redis by themselves: these do without it, the others are asked with these bodies.
 WITHOUT_REDIS = {
     *("GET /", "GET /health", "GET /ready", "GET /.well-known/jwks.json", "GET /api/public"),
+    *("GET /.well-known/oauth-authorization-server", "GET /.well-known/openid-configuration"),
     "GET /api/auth/providers",
 }
 BODIES = {
@@ -36,6 +37,7 @@ BODIES = {
     "GET /api/auth/{provider}": None,
     "GET /api/auth/{provider}/callback": None,
 }
+FORMS = {"POST /api/auth/revoke", "POST /api/auth/introspect"}
 BY_STRANGERS = {"POST /api/auth/register", "POST /api/auth/login", "GET /api/auth/csrf-token"}
 
 
@@ -49,7 +51,7 @@ def needing_redis(browser) -> list[str]:
         if name in WITHOUT_REDIS:
             continue
         anyone = route.handler.access.who == "anyone"
-        assert not anyone or name in BODIES, f"{name} is new: add it to WITHOUT_REDIS or to BODIES"
+        assert not anyone or name in BODIES or name in FORMS, f"{name} is new: add it to WITHOUT_REDIS or to BODIES"
         found.append(name)
     return found
 
@@ -60,6 +62,9 @@ async def ask(browser, stranger, name: str):
     path = path.replace("{id}", "x" * 22).replace("{provider}", "github")
     if path.endswith("/callback"):
         path += "?code=c&state=s"
+    if name in FORMS:
+        token = next(value for name, value in browser.cookies().items() if name.endswith("refreshToken"))
+        return await asking(method, path, data={"token": token})
     return await asking(method, path, BODIES.get(name), headers={"Accept": "application/json"})
 
 
