@@ -11,6 +11,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from service.accounts.lookups import Lookups
+from service.accounts.once import Once
 from service.accounts.passwords import Passwords, load_common
 from service.accounts.roles import Roles
 from service.accounts.routes import routes as account_routes
@@ -29,6 +30,13 @@ from service.http.health import routes as health_routes
 from service.http.throttle import tell_what_is_left
 from service.limits import policies
 from service.limits.limiter import Limiter
+from service.mail.letters import Writer
+from service.mail.notices import Notices
+from service.mail.outbox import Outbox
+from service.mail.post import Post
+from service.mail.routes import routes as dev_mail_routes
+from service.mail.showing import Showing
+from service.mail.smtp import Smtp
 from service.oauth import providers
 from service.oauth.flow import OAuth
 from service.oauth.joining import Joining
@@ -37,6 +45,9 @@ from service.oauth.redirects import Redirects
 from service.oauth.routes import routes as oauth_routes
 from service.oauth.states import States
 from service.parts import PARTS, Parts, State
+from service.recovery.errands import Errands
+from service.recovery.recovery import Recovery
+from service.recovery.routes import routes as recovery_routes
 from service.sessions.families import Families
 from service.sessions.refresh_tokens import RefreshTokens
 from service.sessions.routes import routes as session_routes
@@ -69,7 +80,11 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         queue=50 * (os.cpu_count() or 1),
         bcrypt_rounds=settings.bcrypt_rounds,
     )
-    signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, settings)
+    once, outbox = Once(store, users, settings), Outbox(store, vault)
+    notices, writer = Notices(outbox, clock), Writer(settings)
+    showing = None if settings.smtp_url or settings.production else Showing(f"{settings.public_url}/dev/mail")
+    smtp = Smtp(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
+    signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, settings)
     outgoing, check = Outgoing(), Check(access_tokens, families)
     return Parts(
         settings=settings,
@@ -89,12 +104,18 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         signin=signin,
         limiter=Limiter(store, vault, policies.load(settings)),
         oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),
-        joining=Joining(users, families, signin, clock),
+        joining=Joining(users, families, signin, clock, closed=settings.registration == "closed"),
         redirects=Redirects(settings),
         outgoing=outgoing,
         proxies=Proxies(settings.trusted_proxies),
         cookies=Cookies(settings),
         csrf=Csrf(vault, settings),
+        once=once,
+        outbox=outbox,
+        notices=notices,
+        post=Post(outbox, writer, smtp or showing, Errands(users, once).do),
+        showing=showing,
+        recovery=Recovery(users, once, passwords, families, outbox, notices, settings),
         state=State(started=datetime.now(UTC)),
     )
 
@@ -103,7 +124,16 @@ def make_app(its: Parts) -> web.Application:
     """The application that serves these parts; it closes them when it stops."""
     app = web.Application(middlewares=[problems.edge], client_max_size=LARGEST)
     app[PARTS] = its
-    tables = [account_routes, session_routes, token_routes, api_key_routes, oauth_routes, health_routes]
+    tables = [
+        account_routes,
+        recovery_routes,
+        session_routes,
+        token_routes,
+        api_key_routes,
+        oauth_routes,
+        health_routes,
+    ]
+    tables += [dev_mail_routes] if its.showing else []
     # The example under /api/users/ must come before the route that takes any id there.
     for table in [example_routes, *tables] if its.settings.examples else tables:
         app.add_routes(table)
@@ -136,11 +166,13 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
     with suppress(StoreUnavailable):
         await look_after(its)
         pause = UPKEEP_EVERY
-    upkeep = asyncio.create_task(_keep_looking_after(its, pause))
+    upkeep, posting = asyncio.create_task(_keep_looking_after(its, pause)), asyncio.create_task(its.post.run())
     yield
+    its.post.stop()
     upkeep.cancel()
     with suppress(asyncio.CancelledError):
         await upkeep
+    await posting
     await close(its)
 
 

@@ -3,11 +3,12 @@
     ServiceError
     ├── BadRequest 400            ValidationFailed (WeakPassword) · MalformedJson · OAuthCodeMissing
     │                             OAuthStateInvalid · OAuthExchangeFailed · OAuthEmailUnverified
+    │                             InvalidOneTimeToken
     ├── NotSignedIn 401           NoToken · InvalidToken · TokenExpired · TokenRevoked · TokenStale
     │   │                         InvalidCredentials · InvalidApiKey
     │   └── RefreshRefused        NoRefreshToken · InvalidRefreshToken · RefreshTokenReused · SessionEnded
     ├── Refused 403               Forbidden · AccountDisabled · CsrfFailed · OriginForbidden · OAuthDenied
-    │                             ReauthenticationRequired
+    │                             ReauthenticationRequired · EmailUnverified · RegistrationClosed
     ├── NotFound 404 (ProviderNotConfigured) · MethodNotAllowed 405 · RequestTimeout 408
     ├── EmailExists 409 · IdentityInUse 409 · TooManyKeys 409 · PayloadTooLarge 413 · UnsupportedMediaType 415
     ├── RateLimited 429
@@ -86,6 +87,13 @@ class OAuthExchangeFailed(BadRequest):
 class OAuthEmailUnverified(BadRequest):
     code = "OAUTH_EMAIL_UNVERIFIED"
     title = "The provider knows no verified email of this person"
+
+
+class InvalidOneTimeToken(BadRequest):
+    """The token of a mail is unknown, used, too old, for something else, or overtaken by a newer one or a change."""
+
+    code = "INVALID_ONE_TIME_TOKEN"
+    title = "The link is not valid any more; please ask for a new one"
 
 
 class NotSignedIn(ServiceError):
@@ -192,6 +200,16 @@ class Forbidden(Refused):
 class AccountDisabled(Refused):
     code = "ACCOUNT_DISABLED"
     title = "The account is disabled"
+
+
+class EmailUnverified(Refused):
+    """The password is right, but `REQUIRE_VERIFIED_EMAIL` asks for more; a new link has been sent."""
+
+    title = "Verify your email first; a new link is on its way to it"
+
+
+class RegistrationClosed(Refused):
+    title = "Registration is closed here"
 
 
 class CsrfFailed(Refused):

@@ -6,6 +6,7 @@ from datetime import datetime
 from aiohttp import web
 
 from service.accounts.lookups import Lookups
+from service.accounts.once import Once
 from service.accounts.passwords import Passwords
 from service.accounts.roles import Roles
 from service.accounts.users import Users
@@ -15,10 +16,15 @@ from service.http.address import Proxies
 from service.http.cookies import Cookies
 from service.http.csrf import Csrf
 from service.limits.limiter import Limiter
+from service.mail.notices import Notices
+from service.mail.outbox import Outbox
+from service.mail.post import Post
+from service.mail.showing import Showing
 from service.oauth.flow import OAuth
 from service.oauth.joining import Joining
 from service.oauth.outgoing import Outgoing
 from service.oauth.redirects import Redirects
+from service.recovery.recovery import Recovery
 from service.sessions.families import Families
 from service.sessions.refresh_tokens import RefreshTokens
 from service.sessions.signin import SignIn
@@ -66,6 +72,12 @@ class Parts:
     proxies: Proxies
     cookies: Cookies
     csrf: Csrf
+    once: Once
+    outbox: Outbox
+    notices: Notices
+    post: Post
+    showing: Showing | None
+    recovery: Recovery
     state: State
 
 

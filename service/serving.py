@@ -113,6 +113,8 @@ async def _examine(its: Parts) -> None:
         raise SettingsError([*(f"{danger}." for danger in condition.dangers), remedy])
     if its.settings.production and not its.settings.cookie_secure:
         log.warning("cookies.insecure", told="PUBLIC_URL is not https: cookies and passwords travel in the clear")
+    if its.settings.production and not its.settings.smtp_url:
+        log.warning("mail.off", told="SMTP_URL is not set: nobody gets a mail, so forgotten passwords cannot be reset")
     for danger in condition.dangers:
         log.warning("redis.unsafe", told=danger)
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from email.utils import formataddr, parseaddr
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -92,6 +93,30 @@ def _scopes(text: Any) -> Any:
     if "openid" not in scopes:
         raise ValueError("must have openid among its scopes, such as: openid email profile")
     return " ".join(scopes)
+
+
+def _smtp_url(text: Any) -> Any:
+    """`smtp://user:password@host:587` or `smtps://`, with `?starttls=on` or `off` for the first."""
+    try:
+        parts = urlsplit(str(text).strip())
+        known = parts.scheme in ("smtp", "smtps") and parts.hostname and parts.port != 0 and not parts.path.strip("/")
+    except ValueError:
+        known = False
+    if not known or parts.query not in ("", "starttls=on", "starttls=off"):
+        raise ValueError(
+            "must be an address such as smtp://user:password@mail.example.org:587 or smtps://…; write / # ? @ and % in "
+            "a password as %2F %23 %3F %40 %25"
+        )
+    return str(text).strip()
+
+
+def _sender(text: Any) -> Any:
+    """One address with a name or without."""
+    name, address = parseaddr(str(text).strip())
+    local_part, _, domain = address.rpartition("@")
+    if not local_part or not domain or not str(text).isprintable() or not address.isascii():
+        raise ValueError("must be one address, such as: Example <no-reply@example.org>")
+    return formataddr((name, address))
 
 
 def origin_of(url: str) -> str:
@@ -196,8 +221,13 @@ class Settings(BaseModel):
     cookie_domain: str | None = None
     cookie_secure: Switch = False
 
+    registration: Annotated[Literal["open", "private", "closed"], BeforeValidator(lambda v: str(v).lower())] = "open"
+    require_verified_email: Switch = False
     bcrypt_rounds: int | None = Field(None, ge=10, le=16)
     sign_in_floor: Duration = timedelta(0)
+    one_time_token_expiry: Duration = timedelta(hours=1)
+    smtp_url: Annotated[SecretStr, BeforeValidator(_smtp_url)] | None = None
+    mail_from: Annotated[str, BeforeValidator(_sender)] | None = None
 
     google_client_id: str | None = None
     google_client_secret: SecretStr | None = None
@@ -383,6 +413,7 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
         ("refresh_leeway", timedelta(0), timedelta(seconds=60)),
         ("clock_tolerance", timedelta(0), timedelta(seconds=60)),
         ("sign_in_floor", timedelta(0), timedelta(seconds=5)),
+        ("one_time_token_expiry", timedelta(minutes=1), timedelta(days=7)),
         ("drain_seconds", timedelta(0), timedelta(minutes=5)),
     ):
         if not least <= getattr(settings, field) <= most:
@@ -398,6 +429,8 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
         for name, url in _provider_addresses(settings)
         if settings.production and urlsplit(url).scheme == "http" and urlsplit(url).hostname not in LOOPBACK
     ]
+    if settings.smtp_url and not settings.mail_from:
+        found.append((("mail_from",), "MAIL_FROM is missing: SMTP_URL sends mail, and from whom would it be?"))
     if settings.redis_url and not re.match(r"(rediss?|unix)://", settings.redis_url.get_secret_value()):
         found.append((("redis_url",), "REDIS_URL must begin with redis://, rediss:// or unix://."))
     elif settings.redis_url and not _has_port(settings.redis_url.get_secret_value()):

@@ -29,6 +29,7 @@ from service.limits import policies
 from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
 from service.store import connect
+from tests.mail.smtp_server import SmtpServer
 
 SECRET = "a secret that only the tests know: 0f6b1c"
 PASSWORD = "correct horse, battery & staple"
@@ -305,6 +306,14 @@ async def serving(assembling: Assembling) -> AsyncIterator[Serving]:
 async def browser(serving: Serving, parts: Parts) -> Browser:
     """A browser that looks at one instance, made of `parts`."""
     return await serving(parts)
+
+
+@pytest.fixture
+async def mail() -> AsyncIterator[SmtpServer]:
+    """A mail server on loopback; `mail.settings` points an instance to it."""
+    server = await SmtpServer().start()
+    yield server
+    await server.stop()
 
 
 emails = (f"person{number}@example.org" for number in itertools.count())

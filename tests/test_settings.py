@@ -72,6 +72,11 @@ DEFAULTS: dict[str, tuple[object, ...]] = {
     "cookie_samesite": ("lax",),
     "cookie_domain": (None,),
     "cookie_secure": (False, True),
+    "registration": ("open",),
+    "require_verified_email": (False,),
+    "one_time_token_expiry": (timedelta(hours=1),),
+    "smtp_url": (None,),
+    "mail_from": (None,),
     "bcrypt_rounds": (None,),
     "sign_in_floor": (timedelta(0),),
     "rate_limits": ({},),
@@ -360,6 +365,38 @@ def test_same_site_none_is_fine_over_https():
 
 def test_a_well_known_secret_is_good_enough_to_develop_with():
     assert settings(AUTH_SECRET="changeme-changeme-changeme-changeme").secrets[0].startswith("changeme")
+
+
+# Mail
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mail.example.org", "http://mail.example.org", "smtp://", "smtp://u:p/w@host:587", "smtp://h?starttls=maybe"],
+)
+def test_an_smtp_url_that_is_none_is_refused_without_its_password(url):
+    (mistake,) = mistakes(SMTP_URL=url, MAIL_FROM="no-reply@example.org")
+
+    assert mistake.startswith("SMTP_URL must be an address such as smtp://user:password@mail.example.org:587")
+    assert "u:p/w" not in mistake
+
+
+@pytest.mark.parametrize(
+    "sender", ["nobody", "a@b@", "Example <>", "a@example.org\r\nBcc: b@example.org", "@example.org"]
+)
+def test_a_sender_that_is_none_is_refused(sender):
+    assert mistakes(MAIL_FROM=sender) == ["MAIL_FROM must be one address, such as: Example <no-reply@example.org>"]
+
+
+def test_mail_needs_a_sender():
+    assert mistakes(SMTP_URL="smtp://mail.example.org") == [
+        "MAIL_FROM is missing: SMTP_URL sends mail, and from whom would it be?"
+    ]
+
+
+@pytest.mark.parametrize("expiry", ["30s", "8d"])
+def test_one_time_tokens_live_from_a_minute_to_a_week(expiry):
+    assert mistakes(ONE_TIME_TOKEN_EXPIRY=expiry) == ["ONE_TIME_TOKEN_EXPIRY must be from 60s to 7d."]
 
 
 # Secrets

@@ -45,6 +45,13 @@ def canonical(email: str) -> str:
     return valid.normalized
 
 
+def deliverable(email: str) -> str:
+    """The same with its domain in ASCII, as every mail server understands it."""
+    return (
+        f"{email.rpartition('@')[0]}@{email_validator.validate_email(email, check_deliverability=False).ascii_domain}"
+    )
+
+
 def masked(email: str) -> str:
     """Return `a***@example.org` for a log; of what is no address, nothing, as it may be a password."""
     try:

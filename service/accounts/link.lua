@@ -17,9 +17,9 @@ local user, field, identity, seen, seen_verified, who = KEYS[1], ARGV[1], ARGV[2
 if redis.call("HEXISTS", user, "email") == 0 then return "differs" end
 local held, verified = redis.call("HGET", user, field) or "", redis.call("HEXISTS", user, "ok")
 if who == "owner" and verified == 0 then
-  redis.call("HDEL", user, "pw")
+  redis.call("HDEL", user, "pw", "new")
   for _, name in ipairs(redis.call("HKEYS", user)) do
-    if string.sub(name, 1, 3) == "id:" then redis.call("HDEL", user, name) end
+    if string.sub(name, 1, 3) == "id:" or string.sub(name, 1, 5) == "once." then redis.call("HDEL", user, name) end
   end
 elseif held ~= identity and (held ~= seen or (who ~= "owner" and verified ~= seen_verified)) then
   return "differs"

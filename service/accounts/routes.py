@@ -6,14 +6,15 @@ from service.accounts.fields import Email, Name, Picture
 from service.accounts.users import User
 from service.audit import events
 from service.audit.events import Event
-from service.errors import EmailExists, Forbidden, InvalidToken, NotFound
+from service.errors import EmailExists, Forbidden, InvalidToken, NotFound, RegistrationClosed
 from service.http import answers, guard
 from service.http.body import Body, read
 from service.http.browser import with_browser_session
 from service.http.guard import client, principal
-from service.http.signing_in import wants_cookies, welcome
+from service.http.signing_in import greet, wants_cookies, welcome
 from service.http.throttle import charge, origin
 from service.limits.limiter import Charge
+from service.mail.letters import Kind
 from service.parts import parts
 
 routes = web.RouteTableDef()
@@ -47,11 +48,16 @@ class PasswordChange(Body):
 @guard.anyone
 @with_browser_session
 async def register(request: web.Request) -> web.Response:
-    """Make an account and sign its owner in."""
+    """Make an account and sign its owner in; where the email must be proved first, a mail is sent instead."""
     its, cookies = parts(request), wants_cookies(request)
+    if its.settings.registration == "closed":
+        raise RegistrationClosed
     wanted = await read(request, Registration)
     its.passwords.check(wanted.password, wanted.email, wanted.first_name, wanted.last_name, wanted.name)
     await charge(request, Charge("register", (origin(request),)))
+    if its.settings.registration == "private":
+        await its.recovery.register(client(request), **wanted.model_dump())
+        return answers.accepted()
     if await its.users.find_by_email(wanted.email):
         raise EmailExists  # before the work of hashing; `register` decides
     user = await its.users.register(
@@ -65,7 +71,11 @@ async def register(request: web.Request) -> web.Response:
         )
     )
     events.record(Event.USER_REGISTERED, user_id=user.id, ip=client(request).address)
+    await its.notices.tell(Kind.VERIFY, client(request), user.id)
+    if its.settings.require_verified_email:
+        return answers.accepted()
     signed = await its.signin.begin(user, ("pwd",), client(request))
+    await greet(request, signed)
     return await welcome(request, signed, in_cookies=cookies, status=201)
 
 

@@ -16,8 +16,10 @@ for i = 1, #fields, 2 do
   if string.sub(fields[i], 1, 3) == "id:" then
     answer[#answer + 1] = fields[i + 1]
     redis.call("HDEL", user, fields[i])
+  elseif string.sub(fields[i], 1, 5) == "once." then
+    redis.call("HDEL", user, fields[i])
   end
 end
-redis.call("HDEL", user, "pw", "first", "last", "name", "pic")
+redis.call("HDEL", user, "pw", "first", "last", "name", "pic", "new")
 redis.call("HSET", user, "up", ARGV[1])
 return answer

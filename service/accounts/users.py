@@ -3,12 +3,14 @@
 Redis
     user:{<id>}  hash  email, ok (verified), pw (PHC string), first, last, name, pic, roles, off (disabled),
                        via (how the account came about), at, up, in (created, updated, last sign-in; ms), and
-                       id:<provider>, an identity elsewhere as JSON: issuer, subject, email, linked at (ms); no TTL
+                       id:<provider>, an identity elsewhere as JSON: issuer, subject, email, linked at (ms),
+                       new (email asked for), once.<type> and once.spent (see `once.py`); no TTL
 
 What leads to a record is in `lookups.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,13 +22,14 @@ from service.accounts.emails import canonical
 from service.accounts.lookups import Lookups
 from service.accounts.roles import USER
 from service.clock import Clock
-from service.errors import EmailExists, IdentityInUse, ServiceError
+from service.errors import EmailExists, IdentityInUse, ServiceError, StoreUnavailable
 from service.ids import new_id
 from service.store import Command, Script, Store
 
 _HERE = Path(__file__).parent
 _CHANGE = Script(_HERE / "change.lua")
 _LINK = Script(_HERE / "link.lua")
+_REDEEM = Script(_HERE / "redeem.lua")
 _STRIP = Script(_HERE / "strip.lua")
 _UNLINK = Script(_HERE / "unlink.lua")
 _NO_TIME = datetime.fromtimestamp(0, UTC)
@@ -85,6 +88,7 @@ class User:
     updated_at: datetime = _NO_TIME
     last_login_at: datetime | None = None
     identities: tuple[Identity, ...] = ()
+    new_email: str | None = None
 
     @property
     def display_name(self) -> str | None:
@@ -123,6 +127,7 @@ class Users:
             created_at=_time(record["at"]),
             updated_at=_time(record.get("up", record["at"])),
             last_login_at=_time(record["in"]) if "in" in record else None,
+            new_email=record.get("new"),
             identities=tuple(
                 Identity.read(name[3:], value) for name, value in sorted(record.items()) if name.startswith("id:")
             ),
@@ -231,10 +236,56 @@ class Users:
 
         With `password_was` nothing changes unless that still is the stored password; then false, too.
         """
-        pairs = {"up": _ms(self._clock.now()), **{name: value or "" for name, value in fields.items()}}
         guard = ("", "") if password_was is None else ("pw", password_was)
-        flat = (part for pair in pairs.items() for part in pair)
-        return bool(await self._store.one(_CHANGE(_key(user_id), *guard, *flat), durable=True) == "changed")
+        return await self.change_if(user_id, guard, {"up": _ms(self._clock.now()), **fields})
+
+    async def change_if(self, user_id: str, only_if: tuple[str, str], fields: dict[str, str | None]) -> bool:
+        """Change fields while another still has its value; false when it has not, or the user is gone."""
+        command = _CHANGE(_key(user_id), *only_if, *_flat(fields))
+        return bool(await self._store.one(command, durable=True) == "changed")
+
+    async def field(self, user_id: str, name: str) -> str | None:
+        """One field of a record, by its Redis name."""
+        value: str | None = await self._store.one(("HGET", _key(user_id), name))
+        return value
+
+    async def redeem(
+        self, user_id: str, token_field: str, digest: str, fields: dict[str, str | None], proves_owner: bool
+    ) -> bool:
+        """Change fields in exchange for a one-time token, once; false if it is not good. Only `once.py` asks."""
+        pairs = _flat({"up": _ms(self._clock.now()), **fields})
+        command = _REDEEM(_key(user_id), token_field, digest, new_id(), int(proves_owner), *pairs)
+        verdict, *identities = await self._store.one(command, durable=True)
+        for identity in identities:
+            await self._release(user_id, Identity.read("", identity))
+        return bool(verdict == "taken")
+
+    @asynccontextmanager
+    async def moving(self, user: User, email: str) -> AsyncIterator[None]:
+        """Around the writing of a new email: the lookup of the new one before, that of the old one after.
+
+        The new lookup is there for good before the record says so. A crash in between leaves one that leads nowhere,
+        which gives way; a record that no lookup leads to never comes about. Raises `EmailExists`.
+        """
+        lookup, taken = await self._lookups.email(email), EmailExists()
+        await self._claim(lookup, user.id, lambda found: found.email == email, taken)
+        if not await self._lookups.settle(lookup, user.id):
+            raise taken
+        try:
+            yield
+        except StoreUnavailable:
+            raise  # nobody knows whether it was written; a lookup that leads nowhere harms nobody
+        except ServiceError:
+            # Another request with the same token may have been faster: then it is in use.
+            if (now := await self.find(user.id)) is None or now.email != email:
+                await self._lookups.release(lookup, user.id)
+            raise
+        if not await self._lookups.settle(lookup, user.id):
+            # Somebody registered with it in the moment when the lookup led nowhere: who has the lookup has the email.
+            await self.change_if(user.id, ("email", email), {"email": user.email})
+            raise taken
+        if user.email != email:
+            await self._lookups.release(await self._lookups.email(user.email), user.id)
 
     def noting_login(self, user_id: str) -> Command:
         """The command that notes a sign-in, to travel with another."""
@@ -283,6 +334,11 @@ def _pairs(user: User) -> list[str]:
         **{"id:" + identity.provider: identity.written() for identity in user.identities},
     }
     return [part for name, value in fields.items() if value for part in (name, value)]
+
+
+def _flat(fields: dict[str, str | None]) -> Iterator[str]:
+    for name, value in fields.items():
+        yield from (name, value or "")
 
 
 def _key(user_id: str) -> str:

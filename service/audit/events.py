@@ -28,6 +28,11 @@ class Event(StrEnum):
     ACCESS_TOKEN_REVOKED = "token.revoked"  # noqa: S105
     SIGNING_KEY_ADDED = "signing_key.added"
     SIGNING_KEY_RETIRED = "signing_key.retired"
+    PASSWORD_RESET_ASKED = "user.password_reset_asked"  # noqa: S105
+    PASSWORD_RESET = "user.password_reset"  # noqa: S105
+    EMAIL_VERIFIED = "user.email_verified"
+    EMAIL_CHANGE_ASKED = "user.email_change_asked"
+    EMAIL_CHANGED = "user.email_changed"
 
 
 def record(event: Event, **facts: Any) -> None:

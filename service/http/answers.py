@@ -22,6 +22,11 @@ def nothing() -> web.Response:
     return web.Response(status=204)
 
 
+def accepted() -> web.Response:
+    """202: a mail may be on its way."""
+    return web.Response(status=202)
+
+
 def moment(time: datetime | None) -> str | None:
     """A time as RFC 3339 in UTC, to the millisecond."""
     if time is None:

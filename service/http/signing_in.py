@@ -7,6 +7,8 @@ from aiohttp import web
 from service.errors import InvalidRefreshToken, ValidationFailed
 from service.http import answers, browser
 from service.http.guard import client
+from service.http.throttle import origin
+from service.mail.letters import Kind
 from service.parts import parts
 from service.sessions.families import EndReason
 from service.sessions.signin import SignedIn
@@ -38,6 +40,14 @@ async def arrive(request: web.Request, signed: SignedIn, response: web.Response)
     answers.set_cookies(request, response, signed)
     await _leave_the_past(request, signed)
     return response
+
+
+async def greet(request: web.Request, signed: SignedIn) -> None:
+    """Remember where the account was signed in from; its owner hears of a place that is new for it."""
+    its, email, here = parts(request), signed.user.email, origin(request)
+    if signed.returning and not await its.limiter.knows(email, here):
+        await its.notices.tell(Kind.NEW_SIGN_IN, client(request), signed.user.id, email)
+    await its.limiter.remember(email, here)
 
 
 async def _leave_the_past(request: web.Request, signed: SignedIn) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from service.settings import CONFIG, Settings, SettingsError, duration
 
-NAMES = frozenset({"login", "login-address", "login-account", "register", "refresh", "browser", "oauth", "apikey"})
+NAMES = frozenset(
+    {"login", "login-address", "login-account", "register", "forgot", "verify-email", "refresh", "browser", "oauth"}
+    | {"apikey"}
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ email only where both sides have verified it.
     email verified there, not here                          whoever made the account is put out, its owner takes it
     email not verified there, an account has it             `EmailExists`: sign in and link
     email not verified there, no account has it             `OAuthEmailUnverified`
-    email verified there, no account has it                 a new account
+    email verified there, no account has it                 a new account, unless registration is closed
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from service.errors import (
     IdentityInUse,
     OAuthEmailUnverified,
     ReauthenticationRequired,
+    RegistrationClosed,
     StoreUnavailable,
 )
 from service.oauth.provider import Person
@@ -45,11 +46,12 @@ AMR = ("fed",)
 class Joining:
     """Brings people from providers together with their accounts."""
 
-    def __init__(self, users: Users, families: Families, signin: SignIn, clock: Clock) -> None:
+    def __init__(self, users: Users, families: Families, signin: SignIn, clock: Clock, *, closed: bool = False) -> None:
         self._users = users
         self._families = families
         self._signin = signin
         self._clock = clock
+        self._closed = closed
 
     async def enter(self, person: Person, provider: str, client: Client) -> SignedIn:
         """Sign a person in; raises `AccountDisabled`, `EmailExists`, `IdentityInUse` or `OAuthEmailUnverified`."""
@@ -113,6 +115,8 @@ class Joining:
         return joined
 
     async def _make(self, person: Person, email: str, provider: str, client: Client) -> User | None:
+        if self._closed:
+            raise RegistrationClosed
         profile = _profile(person)
         draft = User(
             id="",

@@ -10,7 +10,7 @@ from service.errors import OAuthStateInvalid, ServiceError
 from service.http import answers, browser, guard
 from service.http.browser import with_browser_session
 from service.http.guard import client, principal
-from service.http.signing_in import arrive, wants_cookies, welcome
+from service.http.signing_in import arrive, greet, wants_cookies, welcome
 from service.http.throttle import limited
 from service.oauth.redirects import with_error
 from service.oauth.states import Flow
@@ -112,6 +112,7 @@ async def callback(request: web.Request) -> web.Response:
             return answers.answer({"user": answers.user(user, its)})
         return _redirect(flow.redirect_to)
     signed = await its.joining.enter(person, name, client(request))
+    await greet(request, signed)
     if _wants_json(request):
         return await welcome(request, signed, in_cookies=flow.in_cookies)
     return await arrive(request, signed, _redirect(flow.redirect_to))

@@ -14,7 +14,7 @@ from service.http.browser import with_browser_session
 from service.http.csrf import HEADER
 from service.http.guard import bearer_token, client, principal
 from service.http.problems import REFRESHED_BY_COOKIE
-from service.http.signing_in import wants_cookies, welcome
+from service.http.signing_in import greet, wants_cookies, welcome
 from service.http.throttle import charge, origin
 from service.limits.limiter import Charge
 from service.parts import parts
@@ -56,7 +56,7 @@ async def login(request: web.Request) -> web.Response:
         charges.append(Charge("login-account", (sent.email,), quiet=True))
     await charge(request, *charges)
     signed = await parts(request).signin.with_password(sent.email, sent.password, client(request))
-    await limiter.remember(sent.email, here)
+    await greet(request, signed)
     return await welcome(request, signed, in_cookies=cookies)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, replace
 
+from service.accounts.once import NONE_LEFT
 from service.accounts.passwords import Passwords
 from service.accounts.users import User, Users
 from service.audit import events
@@ -11,12 +12,15 @@ from service.client import Client
 from service.clock import Clock
 from service.errors import (
     AccountDisabled,
+    EmailUnverified,
     InvalidCredentials,
     Overloaded,
     RefreshTokenReused,
     SessionEnded,
     StoreUnavailable,
 )
+from service.mail.letters import Kind
+from service.mail.notices import Notices
 from service.sessions.families import EndReason, Families, Family, Overtaken
 from service.sessions.refresh_tokens import RefreshToken, RefreshTokens
 from service.sessions.rule import Verdict
@@ -36,6 +40,7 @@ class SignedIn:
     access: AccessToken
     refresh_token: str
     refresh_expires_in: int  # seconds
+    returning: bool = False  # not the first sign-in to the account
 
 
 class SignIn:
@@ -50,6 +55,7 @@ class SignIn:
         families: Families,
         refresh_tokens: RefreshTokens,
         access_tokens: AccessTokens,
+        notices: Notices,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -59,18 +65,20 @@ class SignIn:
         self._families = families
         self._refresh_tokens = refresh_tokens
         self._access_tokens = access_tokens
+        self._notices = notices
         self._floor = settings.sign_in_floor.total_seconds()
+        self._verified_only = settings.require_verified_email
 
     async def with_password(self, email: str, password: str, client: Client) -> SignedIn:
         """Sign in with an email and a password.
 
         Raises `InvalidCredentials`, after the same work for a wrong password and for an unknown email, or, only
-        after a right password, `AccountDisabled`. A refusal takes `SIGN_IN_FLOOR` at least.
+        after a right password, `AccountDisabled` or `EmailUnverified`. A refusal takes `SIGN_IN_FLOOR` at least.
         """
         floor = asyncio.get_running_loop().time() + self._floor
         try:
             signed = await self._with_password(email, password, client)
-        except (InvalidCredentials, AccountDisabled) as refusal:
+        except (InvalidCredentials, AccountDisabled, EmailUnverified) as refusal:
             await asyncio.sleep(floor - asyncio.get_running_loop().time())
             events.record(Event.SIGN_IN_REFUSED, reason=refusal.code, ip=client.address)
             raise
@@ -81,8 +89,9 @@ class SignIn:
         """Open a session for a user who has just proved who they are, by other means than a password."""
         for _ in range(_ATTEMPTS):
             epoch, current = await self._read(user.id)
-            if current is None or not current.active:
+            if current is None:
                 raise AccountDisabled
+            await self._admit(current, client)
             try:
                 return await self._open(current, epoch, amr, client)
             except Overtaken:
@@ -101,6 +110,7 @@ class SignIn:
             self._tell(Event.REFRESH_TOKEN_REUSED, token, client, generation=token.generation)
             # Over already; said again so that the replicas have it before anybody hears of it.
             await self._families.end(token.user_id, token.session_id, EndReason.REUSE)
+            await self._notices.tell(Kind.TOKEN_REUSED, client, token.user_id)
             raise
         match family.verdict:
             case Verdict.RECOVERED:
@@ -139,7 +149,8 @@ class SignIn:
             raise InvalidCredentials
         self._passwords.check(new, user.email, user.first_name, user.last_name, user.name, field="newPassword")
         if await self._passwords.verify(current, user.password or None):
-            changed = await self._users.change(user.id, password_was=user.password, pw=await self._passwords.hash(new))
+            renewed = {**NONE_LEFT, "pw": await self._passwords.hash(new)}
+            changed = await self._users.change(user.id, password_was=user.password, **renewed)
             if not changed:
                 raise InvalidCredentials("The password has been changed in the meantime")
         elif not await self._passwords.verify(new, user.password or None):
@@ -148,6 +159,7 @@ class SignIn:
             user.id, EndReason.PASSWORD_CHANGED, spare=principal.session_id, account_changed=True
         )
         events.record(Event.PASSWORD_CHANGED, user_id=user.id, session_id=principal.session_id, ip=client.address)
+        await self._notices.tell(Kind.PASSWORD_CHANGED, client, user.id, user.email)
 
     async def _with_password(self, email: str, password: str, client: Client) -> SignedIn:
         user_id = await self._users.id_of(email)
@@ -162,14 +174,21 @@ class SignIn:
                     raise InvalidCredentials
                 proved = phc
             assert user is not None
-            if not user.active:
-                raise AccountDisabled
+            await self._admit(user, client)
             try:
                 return await self._open(user, epoch, ("pwd",), client)
             except Overtaken:
                 # The password or the rights changed while it was being verified: look again.
                 continue
         raise StoreUnavailable
+
+    async def _admit(self, user: User, client: Client) -> None:
+        """Raise `AccountDisabled`, or `EmailUnverified` after asking for another link to be sent."""
+        if not user.active:
+            raise AccountDisabled
+        if self._verified_only and not user.email_verified:
+            await self._notices.tell(Kind.VERIFY, client, user.id)
+            raise EmailUnverified
 
     async def _read(self, user_id: str) -> tuple[int, User | None]:
         """The epoch, then the user: a change in between makes the epoch too old, never the user."""
@@ -179,7 +198,8 @@ class SignIn:
     async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client) -> SignedIn:
         family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))
         self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device)
-        return self._signed_in(replace(user, last_login_at=family.now), family)
+        signed = self._signed_in(replace(user, last_login_at=family.now), family)
+        return replace(signed, returning=user.last_login_at is not None)
 
     def _signed_in(self, user: User, family: Family) -> SignedIn:
         return SignedIn(

@@ -267,3 +267,57 @@ async def test_no_key_names_an_email(users, redis):
     for key in [key async for key in redis.scan_iter()]:
         assert not any(part in key.lower() for part in ("ada", "cher", "@", "example"))
     assert [len(key) for key in await lookups(redis)] == [len("email:") + 24]
+
+
+# Moving to another email
+
+
+@pytest.mark.parametrize("calls", range(15))
+async def test_a_move_cut_off_anywhere_leaves_an_account_that_its_email_leads_to(parts, later, calls):
+    made = await parts.users.register(ADA)
+    dying = Dying(parts.store, calls)
+    users = Users(dying, parts.clock, Lookups(dying, Vault(parts.settings.secrets)))
+    finished = False
+    try:
+        async with users.moving(made, "ada@example.com"):
+            await users.change_if(made.id, ("email", made.email), {"email": "ada@example.com"})
+        finished = True
+    except Crash:
+        pass
+    await later("61s")
+
+    now = await parts.users.find(made.id)
+    assert now.email == "ada@example.com" if finished else now.email in (made.email, "ada@example.com")
+    assert await parts.users.find_by_email(now.email) == now
+    other = ({made.email, "ada@example.com"} - {now.email}).pop()
+    assert (await parts.users.register(replace(ADA, email=other))).email == other
+    assert (await parts.users.find_by_email(now.email)).id == made.id
+    assert finished or calls < 14  # the last of these crashes comes too late
+
+
+async def test_a_move_that_is_called_off_gives_the_new_email_back(users, redis):
+    made = await users.register(ADA)
+
+    with pytest.raises(EmailExists):
+        async with users.moving(made, "ada@example.com"):
+            raise EmailExists
+
+    assert await users.find_by_email(ADA.email) == made
+    assert len(await lookups(redis)) == 1
+
+
+async def test_of_two_accounts_that_move_to_one_email_one_gets_it(assembling):
+    one, other = (await assembling()).users, (await assembling()).users
+    people = [await one.register(replace(ADA, email=f"{turn}@example.org")) for turn in range(10)]
+
+    async def move(users, user):
+        async with users.moving(user, ADA.email):
+            await users.change_if(user.id, ("email", user.email), {"email": ADA.email})
+
+    results = await gather(*(move((one, other)[turn % 2], user) for turn, user in enumerate(people)))
+
+    found = await one.find_by_email(ADA.email)
+    assert found
+    assert [result for result in results if not isinstance(result, EmailExists)] == [None]
+    for user in people:
+        assert (await one.find(user.id)).email == (ADA.email if user.id == found.id else user.email)

@@ -27,10 +27,14 @@ WITHOUT_REDIS = {
     *("GET /", "GET /health", "GET /ready", "GET /.well-known/jwks.json", "GET /api/public"),
     *("GET /.well-known/oauth-authorization-server", "GET /.well-known/openid-configuration"),
     "GET /api/auth/providers",
+    "GET /dev/mail",
 }
 BODIES = {
     "POST /api/auth/register": {"email": "new@example.org", "password": PASSWORD},
     "POST /api/auth/login": {"email": "ada@example.org", "password": PASSWORD},
+    "POST /api/auth/password/forgot": {"email": "ada@example.org"},
+    "POST /api/auth/password/reset": {"token": "ot_" + "x" * 32, "newPassword": PASSWORD},
+    "POST /api/auth/email/verify": {"token": "ot_" + "x" * 32},
     "POST /api/auth/refresh": None,
     "POST /api/auth/logout": None,
     "GET /api/auth/csrf-token": None,

@@ -1,5 +1,6 @@
 """Cross-site request forgery: what another site makes a browser send is refused, and nothing has happened."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -63,10 +64,12 @@ def named(routes: list[Any]) -> Any:
 
 
 async def snapshot(redis: Any) -> dict[str, Any]:
-    """All that Redis holds, but for limits, which may count a refused request."""
+    """All that Redis holds once the post has done its errands, but for limits, which may count a refused request."""
     found: dict[str, Any] = {}
+    while await redis.xlen("outbox"):
+        await asyncio.sleep(0.01)
     async for key in redis.scan_iter():
-        if not key.startswith("limit:"):
+        if not key.startswith("limit:") and key != "outbox":
             found[key] = await (redis.hgetall(key) if await redis.type(key) == "hash" else redis.get(key))
     return found
 

@@ -15,6 +15,8 @@ PROMISED = {
     "login-account": (100, timedelta(hours=1)),
     "register": (10, timedelta(hours=1)),
     "refresh": (600, timedelta(minutes=1)),
+    "forgot": (10, timedelta(hours=1)),
+    "verify-email": (30, timedelta(minutes=15)),
 }
 
 

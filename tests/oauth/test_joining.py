@@ -159,6 +159,52 @@ async def test_a_session_opened_beforehand_is_over(visiting, github, serving):
     assert (await attacker("POST", "/api/auth/refresh")).code == "SESSION_ENDED"
 
 
+async def test_a_change_of_email_asked_for_beforehand_never_comes_about(visiting, github, mail, serving):
+    """The fourth attack: the token was sent to the attacker, and the owner came before it was used."""
+    attacker = await visiting(github, **mail.settings)
+    user_id = await make_account(attacker, verified=False)
+    body = {"newEmail": "mallory@example.com", "password": PASSWORD}
+    assert (await attacker("POST", "/api/auth/email/change", body)).status == 202
+    await mail.until(3)
+    tokens = [received.token for received in mail.received if "#token=" in received.text]
+    assert len(tokens) == 2  # to verify the account's own email, and the new one
+
+    owner = await serving(at=attacker)
+    assert (await enter(owner, github, "ada-l")).json["user"]["id"] == user_id
+
+    for token in tokens:
+        answer = await attacker("POST", "/api/auth/email/verify", {"token": token}, csrf=None)
+        assert answer.code == "INVALID_ONE_TIME_TOKEN"
+    assert (await user_of(owner))["email"] == "ada@example.org"
+    assert (await parts_of(owner).users.find(user_id)).new_email is None
+    assert (await attacker("POST", "/api/auth/email/change", body)).status == 401
+
+
+async def test_a_change_of_email_racing_the_owner_is_not_left_pending(visiting, hostile, serving):
+    for _ in range(5):
+        attacker = await visiting(hostile)
+        await parts_of(attacker).store.one(("FLUSHALL",))
+        user_id = await make_account(attacker, verified=False)
+        owner = await serving(at=attacker)
+        callback = hostile.come_back(await leave(owner, "hostile"))
+        body = {"newEmail": "mallory@example.com", "password": PASSWORD}
+
+        entered, *_ = await asyncio.gather(
+            come_back(owner, callback), *(attacker("POST", "/api/auth/email/change", body) for _ in range(6))
+        )
+
+        assert entered.status == 200
+        assert (await parts_of(owner).users.find(user_id)).new_email is None
+
+
+async def test_closed_registration_is_closed_for_those_from_a_provider_too(visiting, hostile, serving):
+    browser = await visiting(hostile, REGISTRATION="closed")
+
+    refused = await enter(browser, hostile)
+
+    assert (refused.status, refused.code) == (403, "FORBIDDEN")
+
+
 async def test_an_identity_linked_beforehand_leads_to_the_account_no_more(visiting, github, hostile, serving):
     github.add(Person(666, "mallory", emails=[email("mallory@example.org")]))
     attacker = await visiting(github, hostile)

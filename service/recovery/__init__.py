@@ -1,0 +1,1 @@
+"""Recovery: proving an email, getting back in without a password, and moving to another address."""

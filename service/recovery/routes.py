@@ -1,0 +1,86 @@
+"""Recovery over HTTP. Tokens come by POST only, so that a mail scanner which opens links burns none."""
+
+from aiohttp import web
+
+from service.accounts.fields import Email
+from service.http import answers, guard
+from service.http.body import Body, read
+from service.http.guard import client, principal
+from service.http.throttle import charge, origin
+from service.limits.limiter import Charge
+from service.parts import parts
+
+routes = web.RouteTableDef()
+
+
+class Forgotten(Body):
+    email: Email
+
+
+class Reset(Body):
+    token: str
+    new_password: str
+
+
+class Verification(Body):
+    token: str
+
+
+class EmailChange(Body):
+    new_email: Email
+    password: str
+
+
+@routes.post("/api/auth/password/forgot")
+@guard.anyone
+async def forgot(request: web.Request) -> web.Response:
+    """Ask for a mail to set a new password; the answer is the same whether there is such an account or not."""
+    sent = await read(request, Forgotten)
+    await charge(request, *_mailing(request, sent.email))
+    await parts(request).recovery.forgot(sent.email, client(request))
+    return answers.accepted()
+
+
+@routes.post("/api/auth/password/reset")
+@guard.anyone
+async def reset(request: web.Request) -> web.Response:
+    """Set a new password with the token of that mail; every session ends."""
+    sent = await read(request, Reset)
+    await charge(request, Charge("verify-email", (origin(request),)))
+    await parts(request).recovery.reset(sent.token, sent.new_password, client(request))
+    return answers.nothing()
+
+
+@routes.post("/api/auth/email/resend")
+@guard.user
+async def resend(request: web.Request) -> web.Response:
+    """Ask for another mail to verify my email."""
+    asking = principal(request)
+    await charge(request, *_mailing(request, asking.email))
+    await parts(request).recovery.ask_verification(asking.user_id)
+    return answers.accepted()
+
+
+@routes.post("/api/auth/email/verify")
+@guard.anyone
+async def verify(request: web.Request) -> web.Response:
+    """Verify an email, or move to a new one, with the token of a mail."""
+    sent = await read(request, Verification)
+    await charge(request, Charge("verify-email", (origin(request),)))
+    await parts(request).recovery.verify(sent.token, client(request))
+    return answers.nothing()
+
+
+@routes.post("/api/auth/email/change")
+@guard.user
+async def change_email(request: web.Request) -> web.Response:
+    """Ask to move to another email; it changes when the new one is verified, and the old one is told."""
+    asking, sent = principal(request), await read(request, EmailChange)
+    await charge(request, Charge("login", (origin(request), asking.email)), *_mailing(request, sent.new_email))
+    await parts(request).recovery.ask_change(asking, sent.new_email, sent.password, client(request))
+    return answers.accepted()
+
+
+def _mailing(request: web.Request, email: str) -> tuple[Charge, Charge]:
+    """What a call that makes us send a mail costs. How much is left for the address would tell who else has asked."""
+    return Charge("forgot", (origin(request),)), Charge("forgot", (email,), quiet=True)
