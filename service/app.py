@@ -85,7 +85,7 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
     showing = None if settings.smtp_url or settings.production else Showing(f"{settings.public_url}/dev/mail")
     smtp = Smtp(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
     signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, settings)
-    outgoing, check = Outgoing(), Check(access_tokens, families)
+    outgoing, check, api_keys = Outgoing(), Check(access_tokens, families), ApiKeys(store, clock, users, roles)
     return Parts(
         settings=settings,
         store=store,
@@ -99,12 +99,12 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         access_tokens=access_tokens,
         keys=keys,
         check=check,
-        api_keys=ApiKeys(store, clock, users, roles),
+        api_keys=api_keys,
         inspection=Inspection(access_tokens, refresh_tokens, check, families, users, signin, settings),
         signin=signin,
         limiter=Limiter(store, vault, policies.load(settings)),
         oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),
-        joining=Joining(users, families, signin, clock, closed=settings.registration == "closed"),
+        joining=Joining(users, families, api_keys, signin, clock, closed=settings.registration == "closed"),
         redirects=Redirects(settings),
         outgoing=outgoing,
         proxies=Proxies(settings.trusted_proxies),
@@ -115,7 +115,7 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         notices=notices,
         post=Post(outbox, writer, smtp or showing, Errands(users, once).do),
         showing=showing,
-        recovery=Recovery(users, once, passwords, families, outbox, notices, settings),
+        recovery=Recovery(users, once, passwords, families, api_keys, outbox, notices, settings),
         state=State(started=datetime.now(UTC)),
     )
 

@@ -18,6 +18,7 @@ from datetime import timedelta
 
 from service.accounts.emails import LONGEST, InvalidEmail, canonical
 from service.accounts.users import Identity, LastWayIn, Linking, User, Users
+from service.apikeys.keys import ApiKeys
 from service.audit import events
 from service.audit.events import Event
 from service.client import Client
@@ -46,9 +47,19 @@ AMR = ("fed",)
 class Joining:
     """Brings people from providers together with their accounts."""
 
-    def __init__(self, users: Users, families: Families, signin: SignIn, clock: Clock, *, closed: bool = False) -> None:
+    def __init__(
+        self,
+        users: Users,
+        families: Families,
+        api_keys: ApiKeys,
+        signin: SignIn,
+        clock: Clock,
+        *,
+        closed: bool = False,
+    ) -> None:
         self._users = users
         self._families = families
+        self._api_keys = api_keys
         self._signin = signin
         self._clock = clock
         self._closed = closed
@@ -143,6 +154,7 @@ class Joining:
         finds the account still unverified, and it all happens again.
         """
         await self._families.end_all(user.id, EndReason.TAKEN_OVER, account_changed=True)
+        await self._api_keys.revoke_all(user.id)
         await self._users.change(user.id, via=provider, **_profile(person))
         events.record(Event.ACCOUNT_TAKEN_OVER, user_id=user.id, provider=provider, ip=client.address)
         return replace(user, identities=())

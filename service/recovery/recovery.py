@@ -8,7 +8,8 @@ nothing; a pending change is the field `new` of the user's record.
 from service.accounts.emails import masked
 from service.accounts.once import NONE_LEFT, Found, Once, Purpose
 from service.accounts.passwords import Passwords
-from service.accounts.users import Users
+from service.accounts.users import User, Users
+from service.apikeys.keys import ApiKeys
 from service.audit import events
 from service.audit.events import Event
 from service.client import Client
@@ -31,6 +32,7 @@ class Recovery:
         once: Once,
         passwords: Passwords,
         families: Families,
+        api_keys: ApiKeys,
         outbox: Outbox,
         notices: Notices,
         settings: Settings,
@@ -39,6 +41,7 @@ class Recovery:
         self._once = once
         self._passwords = passwords
         self._families = families
+        self._api_keys = api_keys
         self._outbox = outbox
         self._notices = notices
         self._says_taken = settings.registration == "open"
@@ -67,9 +70,9 @@ class Recovery:
         self._passwords.check(new, user.email, user.first_name, user.last_name, user.name, field="newPassword")
         phc = await self._passwords.hash(new)
         # Before the token is spent, so that a fault after it leaves nobody in; and after, for who came in between.
-        await self._families.end_all(user.id, EndReason.PASSWORD_CHANGED, account_changed=True)
+        await self._put_out(user)
         await self._once.redeem(found, {**NONE_LEFT, "pw": phc, "ok": "1"}, proves_owner=True)
-        await self._families.end_all(user.id, EndReason.PASSWORD_CHANGED, account_changed=True)
+        await self._put_out(user)
         events.record(Event.PASSWORD_RESET, user_id=user.id, ip=client.address)
         await self._notices.tell(Kind.PASSWORD_CHANGED, client, user.id, user.email)
 
@@ -104,6 +107,12 @@ class Recovery:
         await self._outbox.put(Kind.CHANGE, user=user.id, new=new)
         events.record(Event.EMAIL_CHANGE_ASKED, user_id=user.id, session_id=principal.session_id, ip=client.address)
         await self._notices.tell(Kind.CHANGE_ASKED, client, user.id, user.email, email=masked(new))
+
+    async def _put_out(self, user: User) -> None:
+        """End every session, and the API keys of an account that somebody else may have made."""
+        await self._families.end_all(user.id, EndReason.PASSWORD_CHANGED, account_changed=True)
+        if not user.email_verified:
+            await self._api_keys.revoke_all(user.id)
 
     async def _move(self, found: Found, client: Client) -> None:
         user = await self._users.find(found.user_id)

@@ -482,7 +482,7 @@ async def test_a_takeover_between_the_look_at_a_session_and_the_link_prevents_th
     async def owner_comes():
         await its.joining.enter(ADA, "example", NOBODYS)
 
-    slow = Joining(its.users, Interrupted(its.families, "standing", owner_comes), its.signin, its.clock)
+    slow = Joining(its.users, Interrupted(its.families, "standing", owner_comes), its.api_keys, its.signin, its.clock)
     with pytest.raises(IdentityInUse):
         await slow.link(MALLORY, "github", made.id, session, NOBODYS)
 
@@ -498,10 +498,30 @@ async def test_a_link_in_the_middle_of_a_takeover_does_not_outlive_it(parts):
     async def attacker_links():
         await its.joining.link(MALLORY, "github", made.id, session, NOBODYS)
 
-    slow = Joining(its.users, Interrupted(its.families, "end_all", attacker_links, before=True), its.signin, its.clock)
+    slow = Joining(
+        its.users,
+        Interrupted(its.families, "end_all", attacker_links, before=True),
+        its.api_keys,
+        its.signin,
+        its.clock,
+    )
     await slow.enter(ADA, "example", NOBODYS)
 
     assert [held.provider for held in (await its.users.find(made.id)).identities] == ["example"]
     assert await its.users.find_by_identity(MALLORY.issuer, MALLORY.subject) is None
     assert (await its.users.find_by_identity(ADA.issuer, ADA.subject)).id == made.id
     assert len(await its.families.of(made.id)) == 1
+
+
+async def test_the_api_keys_of_a_squatter_die_with_the_takeover(visiting, openid_provider, serving):
+    squatter = await visiting(openid_provider)
+    await squatter.register("ada@example.org")
+    made = await squatter("POST", "/api/auth/api-keys", {"name": "backdoor", "permissions": ["profile:read"]})
+    key = {"X-API-Key": made.json["apiKey"]}
+    owner = await serving(at=squatter)
+    assert (await owner("GET", "/api/auth/verify", headers=key)).status == 200
+
+    await enter(owner, openid_provider)
+
+    stranger = await serving(at=squatter)
+    assert (await stranger("GET", "/api/auth/verify", headers=key)).code == "INVALID_API_KEY"
