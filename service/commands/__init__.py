@@ -1,4 +1,8 @@
-"""The command line: `python -m service` serves, `create-admin EMAIL` makes the first admin, `keys` turns keys."""
+"""The command line: `python -m service` serves, `create-admin EMAIL` makes the first admin, `keys` turns keys.
+
+The other commands have a module each, with `add_to`, which says how it is called, and `run`, which does it and gives
+the exit code.
+"""
 
 import argparse
 import asyncio
@@ -14,9 +18,10 @@ from service import __version__, logs
 from service.accounts.emails import InvalidEmail, canonical
 from service.accounts.roles import ADMIN, USER
 from service.accounts.users import User
-from service.app import assemble
+from service.app import assemble, close
 from service.audit import events
 from service.audit.events import Event
+from service.commands import doctor, import_users
 from service.errors import ServiceError
 from service.parts import Parts
 from service.serving import open_redis, serve
@@ -26,6 +31,7 @@ from service.tokens import console
 
 T = TypeVar("T")
 OK, FAILED, MISCONFIGURED = 0, 1, 3
+MODULES: dict[str, Any] = {"doctor": doctor, "import-users": import_users}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         if called.command == "keys":
             logs.configure(settings, sys.stderr)
             return _run(_keys(settings, called))
+        if module := MODULES.get(called.command):
+            logs.configure(settings, sys.stderr)
+            return _run(_with_parts(settings, module, called))
         logs.configure(settings)
         return _run(serve(settings))
     except SettingsError as error:
@@ -63,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     admin.add_argument("email", metavar="EMAIL")
     console.describe(commands)
+    for module in MODULES.values():
+        module.add_to(commands)
     return parser
 
 
@@ -87,9 +98,18 @@ async def _create_admin(settings: Settings, email: str) -> int:
             its.clock.anchor(await its.store.time())
             print(await _promote(its, email) or await _make(its, email))
         finally:
-            await its.store.close()
-            its.passwords.close()
+            await close(its)
     return OK
+
+
+async def _with_parts(settings: Settings, module: Any, called: argparse.Namespace) -> int:
+    """Run a command with the parts joined, and let go of them afterwards."""
+    async with open_redis(settings) as url:
+        its = assemble(settings, connect(url))
+        try:
+            return int(await module.run(its, called))
+        finally:
+            await close(its)
 
 
 async def _keys(settings: Settings, called: argparse.Namespace) -> int:
@@ -98,8 +118,7 @@ async def _keys(settings: Settings, called: argparse.Namespace) -> int:
         try:
             print(await console.run(its.keys, called))
         finally:
-            await its.store.close()
-            its.passwords.close()
+            await close(its)
     return OK
 
 

@@ -1,0 +1,68 @@
+"""`python -m service import-users FILE`: bring accounts from another system, one JSON object a line."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from service.accounts.importing import Importing, Outcome
+from service.errors import ServiceError
+from service.parts import Parts
+
+ALL_IN, SOME_REFUSED = 0, 1
+_BAR = 30  # characters
+_SHOWN_EVERY = 100  # lines
+
+
+def add_to(commands: Any) -> None:
+    """Add `import-users` to the command line."""
+    importing = commands.add_parser(
+        "import-users",
+        help="bring accounts, with their password hashes, from another system",
+        description="Safe to repeat: what is there already is passed over. docs/operations.md tells the fields.",
+    )
+    importing.add_argument("file", metavar="FILE", type=Path, help="JSON lines in UTF-8")
+    importing.add_argument("--json", action="store_true", help="write the sum and the refusals as JSON")
+
+
+async def run(its: Parts, called: argparse.Namespace) -> int:
+    """Import a file; 0 when every line is in, 1 when some were refused."""
+    try:
+        text = called.file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServiceError(f"{called.file} cannot be read: {error}") from error
+    lines = text.splitlines()
+    progress = _Progress(len(lines))
+    summary = await Importing(its.users, its.passwords, its.roles).run(lines, progress.tell)
+    progress.end()
+    if called.json:
+        refused = [{"line": outcome.line, "reason": outcome.reason} for outcome in summary.refused]
+        sums = {"imported": summary.imported, "thereAlready": summary.there_already, "refused": refused}
+        print(orjson.dumps(sums, option=orjson.OPT_INDENT_2).decode())
+    else:
+        for outcome in summary.refused:
+            print(f"line {outcome.line}: {outcome.reason}", file=sys.stderr)
+        print(f"{summary.imported} imported, {summary.there_already} there already, {len(summary.refused)} refused.")
+    return SOME_REFUSED if summary.refused else ALL_IN
+
+
+class _Progress:
+    """A bar on the terminal, where standard error is one."""
+
+    def __init__(self, total: int) -> None:
+        self._total = max(total, 1)
+        self._done = 0
+        self._shown = sys.stderr.isatty()
+
+    def tell(self, _: Outcome) -> None:
+        self._done += 1
+        if self._shown and self._done % _SHOWN_EVERY == 0:
+            filled = _BAR * self._done // self._total
+            bar = "#" * filled + "." * (_BAR - filled)
+            print(f"\r[{bar}] {self._done:,} of {self._total:,}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr)
