@@ -56,6 +56,7 @@ async def _everything(its: Parts) -> AsyncIterator[Finding]:
         yield cookies_between(its.settings, origin)
     yield _transport(its.settings)
     yield _proxies(its.settings)
+    yield await _mail(its.settings)
     for name in its.oauth.providers:
         yield await _provider(its, name, reachable)
 
@@ -215,6 +216,30 @@ def _proxies(settings: Settings) -> Finding:
         "no proxy is trusted: behind one, all people would share its address, and one rate limit",
         "Set TRUSTED_PROXIES to the network of your load balancer." if settings.production else "",
     )
+
+
+async def _mail(settings: Settings) -> Finding:
+    if settings.smtp_url is None:
+        return Finding(
+            Level.WARNING if settings.production else Level.OK,
+            "mail",
+            "SMTP_URL is not set: no mail leaves" + ("" if settings.production else "; /dev/mail shows what would"),
+            "Without mail nobody can verify an email or reset a password: set SMTP_URL." if settings.production else "",
+        )
+    parts = urlsplit(settings.smtp_url.get_secret_value())
+    port = parts.port or (465 if parts.scheme == "smtps" else 587)
+    try:
+        async with asyncio.timeout(5):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except (OSError, TimeoutError):
+        return Finding(
+            Level.ERROR,
+            "mail",
+            f"{parts.hostname}:{port} takes no connection; mails wait in the outbox, and are given up after some hours",
+            "Is the server of SMTP_URL running, and does a firewall let this machine reach it?",
+        )
+    writer.close()
+    return Finding(Level.OK, "mail", f"{parts.hostname}:{port} takes connections")
 
 
 async def _provider(its: Parts, name: str, reachable: bool) -> Finding:

@@ -88,7 +88,7 @@ def test_no_core_speaks_http(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nobody_imports_what_stands_above(path):
-    name = name_of(path)
+    name = re.sub(r"^service\.commands\..*", "service.commands", name_of(path))  # each command is one of them
     above = ENTRY[: ENTRY.index(name)] if name in ENTRY else ENTRY
 
     assert imports(path) & set(above) == set()

@@ -1,6 +1,8 @@
 """The command line as an operator meets it: real processes, a real Redis, real signals."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import re
@@ -440,3 +442,32 @@ async def test_a_stop_ends_although_a_client_never_finishes(start, own_redis):
     assert status == 0
     assert time.monotonic() - began < 3  # an idle connection is nothing to wait for
     writer.close()
+
+
+def test_import_users_brings_a_file_tells_each_bad_line_and_may_be_repeated(tree, own_redis):
+    phc = (
+        "pbkdf2_sha256$1000$salt$"
+        + base64.b64encode(hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), b"salt", 1000)).decode()
+    )
+    people = [{"email": f"person{n}@example.org", "passwordHash": phc} for n in range(20)]
+    (tree / "people.jsonl").write_text("\n".join(map(json.dumps, people)) + "\nnot json\n")
+
+    first = command(tree, "import-users", "people.jsonl", REDIS_URL=own_redis.url)
+    again = command(tree, "import-users", "people.jsonl", "--json", REDIS_URL=own_redis.url)
+    absent = command(tree, "import-users", "nowhere.jsonl", REDIS_URL=own_redis.url)
+
+    assert (first.returncode, first.stdout) == (1, "20 imported, 0 there already, 1 refused.\n")
+    assert "line 21: the line is not JSON" in first.stderr
+    told = json.loads(again.stdout)
+    assert (told["imported"], told["thereAlready"], [one["line"] for one in told["refused"]]) == (0, 20, [21])
+    assert (absent.returncode, "cannot be read" in absent.stderr) == (1, True)
+
+
+def test_the_doctor_says_what_is_wrong_by_its_exit_code_and_in_words(tree, own_redis):
+    well = command(tree, "doctor", REDIS_URL=own_redis.url)
+    ill = command(tree, "doctor", "--json", REDIS_URL="redis://127.0.0.1:9")
+
+    assert well.returncode == 0, well.stdout + well.stderr
+    assert "redis persistence: AOF is on" in well.stdout
+    assert ill.returncode == 1
+    assert {"level": "error", "about": "redis"}.items() <= json.loads(ill.stdout)[0].items()

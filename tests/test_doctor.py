@@ -97,6 +97,15 @@ async def test_a_provider_that_cannot_be_reached_is_named(on, connecting):
     assert "https://elsewhere.org/cb" in told
 
 
+async def test_a_mail_server_that_takes_no_connection_is_named(on, connecting):
+    assert (await findings(await on()))["mail"][0] is Level.OK
+
+    level, told, _ = (await findings(await on(SMTP_URL="smtp://127.0.0.1:9", MAIL_FROM="auth@example.org")))["mail"]
+
+    assert level is Level.ERROR
+    assert "127.0.0.1:9" in told
+
+
 async def test_an_app_on_another_site_is_told_why_nobody_stays_signed_in(connecting):
     https = {"PUBLIC_URL": "https://auth.example.org"}
 

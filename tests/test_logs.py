@@ -248,8 +248,10 @@ def test_no_password_token_or_cookie_is_in_any_line(journey, told_in_text):
 
 
 def test_no_email_is_in_clear_in_any_line(journey, told_in_text):
+    """But for `mail.shown`, a mail as a developer without a mail server reads it: never in production."""
     for told in (journey, told_in_text):
-        assert [line for line in told.lines for name in LOCAL_PARTS if name in line.lower()] == []
+        lines = [line for line in told.lines if "mail.shown" not in line]
+        assert [line for line in lines for name in LOCAL_PARTS if name in line.lower()] == []
 
 
 def test_nothing_of_a_query_is_in_the_log(journey):

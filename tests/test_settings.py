@@ -124,7 +124,15 @@ def test_example_env_sets_nothing_as_it_is():
 
 def test_example_env_states_true_defaults():
     """Taken as written it changes nothing; where the value is an example and no default, its comment says so."""
-    examples_only = {"CORS_ORIGINS", "TRUSTED_PROXIES", "DRAIN_SECONDS", "REDIS_URL", "RATE_LIMITS"}
+    examples_only = {
+        "CORS_ORIGINS",
+        "TRUSTED_PROXIES",
+        "DRAIN_SECONDS",
+        "REDIS_URL",
+        "RATE_LIMITS",
+        "SMTP_URL",
+        "MAIL_FROM",
+    }
     default = settings()
     told = {name: value for name, value in example().items() if not OIDC.fullmatch(name)}
     written = settings(**{name: value for name, value in told.items() if name not in examples_only and value})

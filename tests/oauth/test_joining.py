@@ -448,7 +448,7 @@ async def test_takeovers_and_links_are_in_the_audit_log_once(visiting, hostile, 
 
     told = [line["event"] for line in logged]
     assert [told.count(event) for event in ("user.taken_over", "user.identity_linked", "session.started")] == [1, 1, 1]
-    assert "ada@example.org" not in str(logged)
+    assert "ada@example.org" not in str([line for line in logged if line["event"] != "mail.shown"])
 
 
 class Interrupted:

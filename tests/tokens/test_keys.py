@@ -136,6 +136,11 @@ async def everything_in(redis: Any) -> str:
                 found += [key, *(part for pair in (await redis.hgetall(key)).items() for part in pair)]
             case "zset":
                 found += [key, *await redis.zrange(key, 0, -1)]
+            case "stream":
+                found += [
+                    key,
+                    *(part for _, entry in await redis.xrange(key) for pair in entry.items() for part in pair),
+                ]
             case kind:
                 raise AssertionError(f"{key} is a {kind}: read it here too")
     return "\n".join(found)
