@@ -10,14 +10,20 @@ import structlog
 from aiohttp import web
 from redis.asyncio import Redis
 
+from service.accounts.deletion import Deletion
+from service.accounts.directory import Directory
 from service.accounts.lookups import Lookups
 from service.accounts.once import Once
 from service.accounts.passwords import Passwords, load_common
 from service.accounts.roles import Roles
 from service.accounts.routes import routes as account_routes
 from service.accounts.users import Users
+from service.admin.administration import Administration
+from service.admin.routes import routes as admin_routes
 from service.apikeys.keys import ApiKeys
 from service.apikeys.routes import routes as api_key_routes
+from service.audit.routes import routes as audit_routes
+from service.audit.trail import Audit
 from service.clock import Clock
 from service.errors import StoreUnavailable
 from service.http import cors, problems
@@ -71,9 +77,9 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
     """All parts, joined; raises `SettingsError` for a table or a key file that cannot be used."""
     vault, clock, roles = Vault(settings.secrets), Clock(), Roles.load()
     store = Store(redis, settings.redis_wait_replicas)
-    lookups = Lookups(store, vault)
+    lookups, directory, audit = Lookups(store, vault), Directory(store), Audit(store, clock)
     users, families = Users(store, clock, lookups), Families(store, clock, settings)
-    keys, refresh_tokens = Keys(store, clock, vault, settings), RefreshTokens(vault)
+    keys, refresh_tokens = Keys(store, clock, vault, audit, settings), RefreshTokens(vault)
     access_tokens = AccessTokens(keys, clock, roles, settings)
     passwords = passwords or Passwords(
         common=load_common(CONFIG / "common-passwords.txt"),
@@ -84,14 +90,17 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
     notices, writer = Notices(outbox, clock), Writer(settings)
     showing = None if settings.smtp_url or settings.production else Showing(f"{settings.public_url}/dev/mail")
     smtp = Smtp(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
-    signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, settings)
+    signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, audit, settings)
     outgoing, check, api_keys = Outgoing(), Check(access_tokens, families), ApiKeys(store, clock, users, roles)
+    deletion = Deletion(users, passwords, families, audit, clock, removals=(api_keys.revoke_all, once.revoke_all))
     return Parts(
         settings=settings,
         store=store,
         clock=clock,
         roles=roles,
         lookups=lookups,
+        directory=directory,
+        audit=audit,
         users=users,
         passwords=passwords,
         families=families,
@@ -100,11 +109,13 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         keys=keys,
         check=check,
         api_keys=api_keys,
-        inspection=Inspection(access_tokens, refresh_tokens, check, families, users, signin, settings),
+        inspection=Inspection(access_tokens, refresh_tokens, check, families, users, signin, audit, settings),
         signin=signin,
+        deletion=deletion,
+        administration=Administration(users, families, directory, roles, audit, deletion, clock),
         limiter=Limiter(store, vault, policies.load(settings)),
         oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),
-        joining=Joining(users, families, api_keys, signin, clock, closed=settings.registration == "closed"),
+        joining=Joining(users, families, api_keys, signin, clock, audit, closed=settings.registration == "closed"),
         redirects=Redirects(settings),
         outgoing=outgoing,
         proxies=Proxies(settings.trusted_proxies),
@@ -113,9 +124,9 @@ def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = Non
         once=once,
         outbox=outbox,
         notices=notices,
-        post=Post(outbox, writer, smtp or showing, Errands(users, once).do),
+        post=Post(outbox, writer, smtp or showing, Errands(users, once, audit).do),
         showing=showing,
-        recovery=Recovery(users, once, passwords, families, api_keys, outbox, notices, settings),
+        recovery=Recovery(users, once, passwords, families, api_keys, outbox, notices, audit, settings),
         state=State(started=datetime.now(UTC)),
     )
 
@@ -131,6 +142,8 @@ def make_app(its: Parts) -> web.Application:
         token_routes,
         api_key_routes,
         oauth_routes,
+        admin_routes,
+        audit_routes,
         health_routes,
     ]
     tables += [dev_mail_routes] if its.showing else []
@@ -145,7 +158,8 @@ def make_app(its: Parts) -> web.Application:
 
 
 async def close(its: Parts) -> None:
-    """Let go of everything that the parts hold open."""
+    """Let go of everything that the parts hold open, once what is being written is."""
+    await its.audit.settled()
     await its.outgoing.close()
     await its.store.close()
     its.passwords.close()

@@ -5,12 +5,16 @@ from datetime import datetime
 
 from aiohttp import web
 
+from service.accounts.deletion import Deletion
+from service.accounts.directory import Directory
 from service.accounts.lookups import Lookups
 from service.accounts.once import Once
 from service.accounts.passwords import Passwords
 from service.accounts.roles import Roles
 from service.accounts.users import Users
+from service.admin.administration import Administration
 from service.apikeys.keys import ApiKeys
+from service.audit.trail import Audit
 from service.clock import Clock
 from service.http.address import Proxies
 from service.http.cookies import Cookies
@@ -54,6 +58,8 @@ class Parts:
     clock: Clock
     roles: Roles
     lookups: Lookups
+    directory: Directory
+    audit: Audit
     users: Users
     passwords: Passwords
     families: Families
@@ -64,6 +70,8 @@ class Parts:
     api_keys: ApiKeys
     inspection: Inspection
     signin: SignIn
+    deletion: Deletion
+    administration: Administration
     limiter: Limiter
     oauth: OAuth
     joining: Joining

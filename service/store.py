@@ -49,7 +49,12 @@ PATIENCE = 2.0  # seconds one request may wait for Redis in all
 REPLICAS = 500  # milliseconds to wait for replicas to confirm
 
 Command = tuple[Any, ...]
-_READS = frozenset({"GET", "HGET", "HMGET", "HGETALL", "EXISTS", "PING", "TIME", "INFO", "PTTL"})
+_READS = frozenset(
+    {"GET", "HGET", "HMGET", "HGETALL", "EXISTS", "PING", "TIME", "INFO", "PTTL"}
+    | {"SCAN", "SSCAN", "ZSCAN", "ZSCORE", "ZREVRANGEBYSCORE", "ZCARD", "ZCOUNT", "SCARD", "SISMEMBER", "SRANDMEMBER"}
+    | {"XRANGE", "XREVRANGE"}
+)
+_IDEMPOTENT = frozenset({"ZADD", "ZREM", "ZREMRANGEBYSCORE", "SADD", "SREM", "DEL"})
 _PASSING = re.compile(
     r"\b(READONLY|LOADING|OOM|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOAUTH|WRONGPASS|NOPERM)\b"
 )
@@ -265,7 +270,7 @@ class Store:
 
 
 def _repeatable(commands: tuple[Command, ...]) -> bool:
-    return all(command[0] == "EVALSHA" or command[0] in _READS for command in commands)
+    return all(command[0] == "EVALSHA" or command[0] in _READS | _IDEMPOTENT for command in commands)
 
 
 def connect(url: str) -> Redis:

@@ -215,28 +215,33 @@ def test_checks_of_health_leave_no_line(journey):
 
 
 def test_what_belongs_to_a_request_carries_its_id(journey):
-    registered = journey.named("user.registered")
+    registered = journey.named("accounts.user.registered")
 
     assert [line["request_id"] for line in registered] == ["journey-1"]
-    for name in ("session.started", "session.ended", "session.refused", "user.password_changed"):
+    for name in (
+        "sessions.session.started",
+        "sessions.session.ended",
+        "sessions.sign_in.refused",
+        "accounts.password.changed",
+    ):
         assert all(line.get("request_id") in journey.request_ids for line in journey.named(name))
 
 
 def test_every_security_event_is_told_exactly_once(journey):
     counted = Counter(line["event"] for line in journey.events)
 
-    assert counted["user.registered"] == 1
-    assert counted["session.started"] == 4
+    assert counted["accounts.user.registered"] == 1
+    assert counted["sessions.session.started"] == 4
     # Two wrong passwords, and seven more until the limit.
-    assert counted["session.refused"] == 2 + 7
-    assert counted["session.refresh_token_reused"] == 1
-    assert counted["user.password_changed"] == 1
+    assert counted["sessions.sign_in.refused"] == 2 + 7
+    assert counted["sessions.refresh_token.reused"] == 1
+    assert counted["accounts.password.changed"] == 1
     # One log-out with two credentials, the token in the body and the cookie.
-    assert [line["reason"] for line in journey.named("session.ended")] == ["logout", "logout"]
-    assert len({line["session_id"] for line in journey.named("session.ended")}) == 2
-    assert counted["session.all_ended"] == 1
+    assert [line["reason"] for line in journey.named("sessions.session.ended")] == ["logout", "logout"]
+    assert len({line["session_id"] for line in journey.named("sessions.session.ended")}) == 2
+    assert counted["sessions.all.ended"] == 1
     for line in journey.events:
-        if re.match(r"(session|user)\.", line["event"]):
+        if re.match(r"(sessions|accounts)\.", line["event"]):
             assert line["ip"] == "127.0.0.1"
 
 
@@ -250,6 +255,7 @@ def test_no_password_token_or_cookie_is_in_any_line(journey, told_in_text):
 def test_no_email_is_in_clear_in_any_line(journey, told_in_text):
     """But for `mail.shown`, a mail as a developer without a mail server reads it: never in production."""
     for told in (journey, told_in_text):
+        # In development, without a mail server, letters are shown in the log.
         lines = [line for line in told.lines if "mail.shown" not in line]
         assert [line for line in lines for name in LOCAL_PARTS if name in line.lower()] == []
 
@@ -266,7 +272,9 @@ def test_names_and_bodies_are_nobodys_business(journey):
 
 
 def test_nobody_writes_a_line_of_their_own(journey, told_in_text):
-    agents = [line["user_agent"] for line in journey.named("session.started") if "canary" in line["user_agent"]]
+    agents = [
+        line["user_agent"] for line in journey.named("sessions.session.started") if "canary" in line["user_agent"]
+    ]
     assert len(agents) == 1
     assert agents[0].isprintable()
     for told in (journey, told_in_text):

@@ -1,5 +1,6 @@
 --[[
-  Change fields of a user who exists, optionally only while one field still is what the caller has read.
+  Change fields of a user who exists and is not being deleted, optionally only while one field still is what the caller
+  has read, or is what it is to become.
 
   KEYS[1]  the user
   ARGV[1]  field that must not have changed, or ""
@@ -10,14 +11,13 @@
 ]]
 local user, guarded, expected = KEYS[1], ARGV[1], ARGV[2]
 
-if redis.call("EXISTS", user) == 0 then return "absent" end
+if redis.call("HEXISTS", user, "email") == 0 or redis.call("HEXISTS", user, "gone") == 1 then return "absent" end
 local current = guarded ~= "" and (redis.call("HGET", user, guarded) or "")
-if current and current ~= expected then
-  for i = 3, #ARGV, 2 do
-    if ARGV[i] == guarded and ARGV[i + 1] == current then return "changed" end
-  end
-  return "differs"
+local agreed = not current or current == expected
+for i = 3, #ARGV, 2 do
+  if ARGV[i] == guarded and ARGV[i + 1] == current then agreed = true end
 end
+if not agreed then return "differs" end
 for i = 3, #ARGV, 2 do
   if ARGV[i + 1] == "" then
     redis.call("HDEL", user, ARGV[i])

@@ -14,7 +14,7 @@
 ]]
 local user, field, identity, seen, seen_verified, who = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
-if redis.call("HEXISTS", user, "email") == 0 then return "differs" end
+if redis.call("HEXISTS", user, "email") == 0 or redis.call("HEXISTS", user, "gone") == 1 then return "differs" end
 local held, verified = redis.call("HGET", user, field) or "", redis.call("HEXISTS", user, "ok")
 if who == "owner" and verified == 0 then
   redis.call("HDEL", user, "pw", "new")

@@ -100,6 +100,12 @@ class Once:
             raise InvalidOneTimeToken
         await self._store.one(("DEL", _key(found.purpose, found.digest)))
 
+    async def revoke_all(self, user_id: str) -> None:
+        """Take the latest tokens of a user away, one who is being deleted too; those before them expire."""
+        digests = {purpose: await self._users.field(user_id, purpose.field) for purpose in Purpose}
+        if keys := [_key(purpose, digest) for purpose, digest in digests.items() if digest]:
+            await self._store.one(("DEL", *keys))
+
 
 def _key(purpose: Purpose, digest: str) -> str:
     return f"once:{purpose.value}:{digest}"

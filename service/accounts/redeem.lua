@@ -14,6 +14,7 @@
 local user, field, digest, attempt, strips = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4] == "1"
 
 if redis.call("HGET", user, "once.spent") == attempt then return {"taken"} end
+if redis.call("HEXISTS", user, "email") == 0 or redis.call("HEXISTS", user, "gone") == 1 then return {"invalid"} end
 if redis.call("HGET", user, field) ~= digest or redis.call("HEXISTS", user, "off") == 1 then return {"invalid"} end
 local answer = {"taken"}
 if strips and redis.call("HEXISTS", user, "ok") == 0 then

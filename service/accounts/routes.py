@@ -4,11 +4,10 @@ from aiohttp import web
 
 from service.accounts.fields import Email, Name, Picture
 from service.accounts.users import User
-from service.audit import events
 from service.audit.events import Event
 from service.errors import EmailExists, Forbidden, InvalidToken, NotFound, RegistrationClosed
 from service.http import answers, guard
-from service.http.body import Body, read
+from service.http.body import Body, read, read_optional
 from service.http.browser import with_browser_session
 from service.http.guard import client, principal
 from service.http.signing_in import greet, wants_cookies, welcome
@@ -37,6 +36,12 @@ class Profile(Body):
     last_name: Name | None = None
     name: Name | None = None
     picture: Picture | None = None
+
+
+class Goodbye(Body):
+    """An account that has no password is deleted without one, soon after a sign-in."""
+
+    password: str | None = None
 
 
 class PasswordChange(Body):
@@ -70,7 +75,7 @@ async def register(request: web.Request) -> web.Response:
             name=wanted.name,
         )
     )
-    events.record(Event.USER_REGISTERED, user_id=user.id, ip=client(request).address)
+    await its.audit.record(Event.USER_REGISTERED, user_id=user.id, client=client(request))
     await its.notices.tell(Kind.VERIFY, client(request), user.id)
     if its.settings.require_verified_email:
         return answers.accepted()
@@ -84,6 +89,20 @@ async def register(request: web.Request) -> web.Response:
 async def me(request: web.Request) -> web.Response:
     """Who I am."""
     return await _profile(request)
+
+
+@routes.delete("/api/auth/me")
+@guard.user
+async def delete_me(request: web.Request) -> web.Response:
+    """Delete my account: nothing is left of it but the audit trail."""
+    its, asking = parts(request), principal(request)
+    sent = await read_optional(request, Goodbye) or Goodbye()
+    await charge(request, Charge("login", (origin(request), asking.email)))
+    await its.deletion.by_owner(asking, sent.password, client(request))
+    response = answers.nothing()
+    if its.cookies.any(request):
+        its.cookies.sign_out(response)
+    return response
 
 
 @routes.get("/api/users/profile")

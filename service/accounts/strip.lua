@@ -8,7 +8,7 @@
 ]]
 local user = KEYS[1]
 
-if redis.call("EXISTS", user) == 0 then return {"absent"} end
+if redis.call("HEXISTS", user, "email") == 0 or redis.call("HEXISTS", user, "gone") == 1 then return {"absent"} end
 if redis.call("HEXISTS", user, "ok") == 1 then return {"verified"} end
 local answer = {"stripped"}
 local fields = redis.call("HGETALL", user)

@@ -2,14 +2,15 @@
 
 Redis
     user:{<id>}  hash  email, ok (verified), pw (PHC string), first, last, name, pic, roles, off (disabled),
-                       via (how the account came about), at, up, in (created, updated, last sign-in; ms), and
+                       via (how the account came about), at, up, in (created, updated, last sign-in; ms),
+                       gone (its deletion has begun: when, and by which call),
                        id:<provider>, an identity elsewhere as JSON: issuer, subject, email, linked at (ms),
                        new (email asked for), once.<type> and once.spent (see `once.py`); no TTL
 
 What leads to a record is in `lookups.py`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,16 +19,25 @@ from pathlib import Path
 
 import orjson
 
+from service.accounts.directory import Directory
 from service.accounts.emails import canonical
 from service.accounts.lookups import Lookups
-from service.accounts.roles import USER
+from service.accounts.roles import ADMIN, USER
 from service.clock import Clock
-from service.errors import EmailExists, IdentityInUse, ServiceError, StoreUnavailable
+from service.errors import (
+    EmailExists,
+    Forbidden,
+    IdentityInUse,
+    InvalidOneTimeToken,
+    ServiceError,
+    StoreUnavailable,
+)
 from service.ids import new_id
 from service.store import Command, Script, Store
 
 _HERE = Path(__file__).parent
 _CHANGE = Script(_HERE / "change.lua")
+_DOOM = Script(_HERE / "doom.lua")
 _LINK = Script(_HERE / "link.lua")
 _REDEEM = Script(_HERE / "redeem.lua")
 _STRIP = Script(_HERE / "strip.lua")
@@ -41,6 +51,10 @@ class Linking(StrEnum):
     HOLDER = "holder"
     VERIFIED = "verified"
     OWNER = "owner"
+
+
+class Changed(Exception):
+    """The record is no longer what the caller has read: read it again."""
 
 
 class LastWayIn(Exception):
@@ -89,6 +103,7 @@ class User:
     last_login_at: datetime | None = None
     identities: tuple[Identity, ...] = ()
     new_email: str | None = None
+    leaving: bool = False  # its deletion has begun
 
     @property
     def display_name(self) -> str | None:
@@ -103,6 +118,7 @@ class Users:
         self._store = store
         self._clock = clock
         self._lookups = lookups
+        self._directory = Directory(store)
 
     def reading(self, user_id: str) -> Command:
         """The command whose reply `read` understands."""
@@ -131,7 +147,20 @@ class Users:
             identities=tuple(
                 Identity.read(name[3:], value) for name, value in sorted(record.items()) if name.startswith("id:")
             ),
+            leaving="gone" in record,
         )
+
+    def entering(self, user: User) -> list[Command]:
+        """The commands that enter a user, as the record is or is going to be, into the directory."""
+        return self._directory.entering(user.id, int(_ms(user.created_at.timestamp())), user.roles, user.active)
+
+    async def find_all(self, user_ids: Iterable[str]) -> list[User | None]:
+        """Several users in one round trip, in this order."""
+        user_ids = tuple(user_ids)
+        if not user_ids:
+            return []
+        records = await self._store.run(*map(self.reading, user_ids))
+        return [self.read(user_id, record) for user_id, record in zip(user_ids, records, strict=True)]
 
     async def find(self, user_id: str) -> User | None:
         return self.read(user_id, await self._store.one(self.reading(user_id)))
@@ -179,11 +208,11 @@ class Users:
         claimed[await self._claim(lookup, user.id, lambda found: found.email == user.email, taken)] = taken
         for identity in user.identities:
             claimed[await self._claim_identity(user.id, identity)] = IdentityInUse()
-        await self._store.one(("HSET", _key(user.id), *_pairs(user)))
+        await self._store.run(*self.entering(user), ("HSET", _key(user.id), *_pairs(user)))
         for lookup, lost in claimed.items():
             if not await self._lookups.settle(lookup, user.id):
                 # The claim had lapsed or given way before the record was written, and somebody else came first.
-                await self._store.one(("DEL", _key(user.id)))
+                await self.erase(user)
                 raise lost
         return user
 
@@ -213,6 +242,10 @@ class Users:
         if not await self._lookups.settle(lookup, user.id):
             await self._store.one(_UNLINK(_key(user.id), field_name, _ms(self._clock.now())))
             raise IdentityInUse
+        if (current := await self.find(user.id)) is None or current.leaving:
+            # The deletion that has come in between may have released the lookup before it was made permanent.
+            await self._lookups.release(lookup, user.id)
+            raise IdentityInUse("The account has changed meanwhile; please try again")
 
     async def unlink(self, user_id: str, provider: str) -> None:
         """Take an identity from a user who has it; raises `LastWayIn`."""
@@ -286,6 +319,65 @@ class Users:
             raise taken
         if user.email != email:
             await self._lookups.release(await self._lookups.email(user.email), user.id)
+        if (current := await self.find(user.id)) is None or current.leaving:
+            # The deletion that has come in between may have released the lookup before it was made permanent.
+            await self._lookups.release(lookup, user.id)
+            raise InvalidOneTimeToken
+
+    async def administer(self, user: User, roles: tuple[str, ...], active: bool, email_verified: bool) -> None:
+        """Set what admins decide of a user as the caller has read it; raises `Changed` if the roles are others now.
+
+        The directory is written around it: what is added before, what is taken away after.
+        """
+        change = _CHANGE(
+            *(_key(user.id), "roles", " ".join(user.roles)),
+            *("roles", " ".join(roles)),
+            *("off", "" if active else "1"),
+            *("ok", "1" if email_verified else ""),
+            *("up", _ms(self._clock.now())),
+        )
+        entering = self.entering(replace(user, roles=roles, active=active))
+        *_, answer = await self._store.run(*entering, change, durable=True)
+        if answer != "changed":
+            raise Changed
+        lost = [role for role in user.roles if role not in roles]
+        if after := self._directory.losing(user.id, lost, enabled=active):
+            await self._store.run(*after)
+
+    async def enter(self, user: User) -> None:
+        """Enter a user into the directory as the record is."""
+        await self._store.run(*self.entering(user))
+
+    async def leave_admins(self, user_id: str) -> None:
+        """Count a user as an admin no more, before the record says so; raises `Forbidden` for the last one."""
+        found = await self.find_all(await self._directory.other_admins(user_id))
+        others = [user.id for user in found if user and user.active and ADMIN in user.roles]
+        if not await self._directory.leave_admins(user_id, others):
+            raise Forbidden("This is the last admin; make somebody else an admin first")
+
+    async def doom(self, user_id: str) -> tuple[User | None, bool]:
+        """Begin to delete a user: nobody gets in any more, nothing is added.
+
+        The user as the record stays from now on, `None` if there is none; and whether it is this call that began.
+        """
+        mark = f"{_ms(self._clock.now())} {new_id()}"
+        first, *fields = await self._store.one(_DOOM(_key(user_id), mark), durable=True)
+        return self.read(user_id, dict(zip(fields[::2], fields[1::2], strict=True))), bool(first)
+
+    async def release(self, user: User) -> None:
+        """Give up every lookup that leads to a user, so that others may have the email and the identities."""
+        await self._lookups.release(await self._lookups.email(user.email), user.id)
+        for identity in user.identities:
+            await self._release(user.id, identity)
+
+    async def erase(self, user: User) -> None:
+        """Remove the record, and then its places in the directory."""
+        await self._store.run(("DEL", _key(user.id)), *self._directory.leaving(user.id, user.roles), durable=True)
+
+    async def scan(self, cursor: int) -> tuple[int, list[str]]:
+        """Some of the ids there are, and where to go on; 0 is the end. An id may come twice."""
+        cursor, keys = await self._store.one(("SCAN", cursor, "MATCH", _key("*"), "COUNT", 500))
+        return int(cursor), [key[len(_key("")) - 1 : -1] for key in keys]
 
     def noting_login(self, user_id: str) -> Command:
         """The command that notes a sign-in, to travel with another."""

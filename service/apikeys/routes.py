@@ -8,7 +8,6 @@ from pydantic import Field
 
 from service.accounts.fields import Name
 from service.apikeys.keys import ApiKey
-from service.audit import events
 from service.audit.events import Event
 from service.errors import NotFound
 from service.http import answers, guard
@@ -38,7 +37,7 @@ async def make(request: web.Request) -> web.Response:
     await charge(request, Charge("apikey", (asking.user_id,)))
     lifetime = None if wanted.expires_in is None else timedelta(seconds=wanted.expires_in)
     key, text = await parts(request).api_keys.make(asking, wanted.name, wanted.permissions, lifetime)
-    _tell(Event.API_KEY_CREATED, request, key.id)
+    await _tell(Event.API_KEY_CREATED, request, key.id)
     return answers.answer({**_shape(key), "apiKey": text}, status=201)
 
 
@@ -57,14 +56,14 @@ async def revoke(request: web.Request) -> web.Response:
     key_id = request.match_info["id"]
     if not await parts(request).api_keys.revoke(principal(request).user_id, key_id):
         raise NotFound("There is no such key")
-    _tell(Event.API_KEY_REVOKED, request, key_id)
+    await _tell(Event.API_KEY_REVOKED, request, key_id)
     return answers.nothing()
 
 
-def _tell(event: Event, request: web.Request, key_id: str) -> None:
+async def _tell(event: Event, request: web.Request, key_id: str) -> None:
     asking = principal(request)
-    events.record(
-        event, user_id=asking.user_id, session_id=asking.session_id, key_id=key_id, ip=client(request).address
+    await parts(request).audit.record(
+        event, user_id=asking.user_id, session_id=asking.session_id, client=client(request), key_id=key_id
     )
 
 

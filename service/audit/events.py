@@ -1,40 +1,76 @@
-"""Security events: each is told once, as one structured line of the log, without a secret in it."""
+"""The one list of security events, as `source.subject.action`: which feature tells it, of what, and what happened.
+
+`trail.py` writes them. A name is for good: trails, alerts and dashboards go by it.
+"""
 
 from enum import StrEnum
-from typing import Any
-
-from service import logs
 
 
 class Event(StrEnum):
-    """What can happen to an account, as `subject.action`."""
+    """What can happen to an account. Who did it is in the detail as `by`, where it was not the owner."""
 
-    USER_REGISTERED = "user.registered"
-    ADMIN_CREATED = "user.admin_created"
-    ADMIN_GRANTED = "user.admin_granted"
-    SIGNED_IN = "session.started"
-    SIGN_IN_REFUSED = "session.refused"
-    SESSION_RECOVERED = "session.recovered"
-    SESSION_HEALED = "session.healed"
-    REFRESH_TOKEN_REUSED = "session.refresh_token_reused"  # noqa: S105
-    SESSION_ENDED = "session.ended"
-    SESSIONS_ENDED = "session.all_ended"
-    IDENTITY_LINKED = "user.identity_linked"
-    IDENTITY_UNLINKED = "user.identity_unlinked"
-    ACCOUNT_TAKEN_OVER = "user.taken_over"
-    PASSWORD_CHANGED = "user.password_changed"  # noqa: S105
-    API_KEY_CREATED = "apikey.created"
-    API_KEY_REVOKED = "apikey.revoked"
-    ACCESS_TOKEN_REVOKED = "token.revoked"  # noqa: S105
-    SIGNING_KEY_ADDED = "signing_key.added"
-    SIGNING_KEY_RETIRED = "signing_key.retired"
-    PASSWORD_RESET_ASKED = "user.password_reset_asked"  # noqa: S105
-    PASSWORD_RESET = "user.password_reset"  # noqa: S105
-    EMAIL_VERIFIED = "user.email_verified"
-    EMAIL_CHANGE_ASKED = "user.email_change_asked"
-    EMAIL_CHANGED = "user.email_changed"
+    # An account was made, by its owner or at a provider.
+    USER_REGISTERED = "accounts.user.registered"
+    # An account is gone, and everything of it but this trail.
+    USER_DELETED = "accounts.user.deleted"
+    # The owner of the email, proved by a provider, took the account from whoever had made it.
+    ACCOUNT_TAKEN_OVER = "accounts.user.taken_over"
+    # A new password; every other session ended.
+    PASSWORD_CHANGED = "accounts.password.changed"  # noqa: S105
+    # Somebody asked for a mail to set a new password; whether there is such an account is not told here.
+    PASSWORD_RESET_ASKED = "accounts.password.reset_asked"  # noqa: S105
+    # A new password by such a mail, which proves the email too; every session ended.
+    PASSWORD_RESET = "accounts.password.reset"  # noqa: S105
+    # The owner proved the email by a mail.
+    EMAIL_VERIFIED = "accounts.email.verified"
+    # The owner wants to move to another email; it changes when that is proved.
+    EMAIL_CHANGE_ASKED = "accounts.email.change_asked"
+    # The account has another email, proved by a mail.
+    EMAIL_CHANGED = "accounts.email.changed"
+    # An account elsewhere signs in here from now on, or no longer.
+    IDENTITY_LINKED = "accounts.identity.linked"
+    IDENTITY_UNLINKED = "accounts.identity.unlinked"
+    # Somebody signed in; `ended` names the sessions that had to make room.
+    SIGNED_IN = "sessions.session.started"
+    # A wrong password, a disabled account, or an email that must be proved first.
+    SIGN_IN_REFUSED = "sessions.sign_in.refused"
+    # A client came back late with a token whose successor it never saw.
+    SESSION_RECOVERED = "sessions.session.recovered"
+    # Redis had lost a rotation in a failover.
+    SESSION_HEALED = "sessions.session.healed"
+    # An exchanged refresh token came back: the session was ended, for one of the two is a thief.
+    REFRESH_TOKEN_REUSED = "sessions.refresh_token.reused"  # noqa: S105
+    # One session is over; `reason` says why, `rotations` how often it had been refreshed.
+    SESSION_ENDED = "sessions.session.ended"
+    # Every session of the account is over.
+    SESSIONS_ENDED = "sessions.all.ended"
+    # An API key was made, or revoked by its owner; `key_id` names it.
+    API_KEY_CREATED = "apikeys.key.created"
+    API_KEY_REVOKED = "apikeys.key.revoked"
+    # One access token was ended, and its session lives on.
+    ACCESS_TOKEN_REVOKED = "tokens.access_token.revoked"  # noqa: S105
+    # A new key is published and signs from `signs_from` on; a key is refused from now on.
+    SIGNING_KEY_ADDED = "tokens.signing_key.added"
+    SIGNING_KEY_RETIRED = "tokens.signing_key.retired"
+    # The command line made an account with the role admin.
+    ADMIN_CREATED = "admin.account.created"
+    # Roles were given or taken.
+    ROLES_CHANGED = "admin.roles.changed"
+    # The account can no longer sign in, or can again.
+    USER_DISABLED = "admin.user.disabled"
+    USER_ENABLED = "admin.user.enabled"
+    # Somebody vouched for the email, or withdrew that.
+    EMAIL_VOUCHED_FOR = "admin.email.verified"
+    EMAIL_UNVERIFIED = "admin.email.unverified"
+    # The command line gave out everything that is kept of an account.
+    USER_EXPORTED = "admin.user.exported"
+    # `repair` mended an index or finished what a crash had cut off.
+    INDEXES_REPAIRED = "admin.indexes.repaired"
+
+    @property
+    def outcome(self) -> str:
+        """Whether what was tried was done."""
+        return "refused" if self in _REFUSED else "success"
 
 
-def record(event: Event, **facts: Any) -> None:
-    """Tell that something happened; `facts` are ids, addresses and reasons, never credentials."""
-    logs.tell(event.value, **{name: fact for name, fact in facts.items() if fact is not None})
+_REFUSED = frozenset({Event.SIGN_IN_REFUSED, Event.REFRESH_TOKEN_REUSED})

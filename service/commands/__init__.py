@@ -1,4 +1,4 @@
-"""The command line: `python -m service` serves, `create-admin EMAIL` makes the first admin, `keys` turns keys.
+"""The command line: `python -m service` serves, `python -m service create-admin EMAIL` makes the first admin.
 
 The other commands have a module each, with `add_to`, which says how it is called, and `run`, which does it and gives
 the exit code.
@@ -9,7 +9,8 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,20 +19,26 @@ from service import __version__, logs
 from service.accounts.emails import InvalidEmail, canonical
 from service.accounts.roles import ADMIN, USER
 from service.accounts.users import User
+from service.admin.administration import COMMAND_LINE
 from service.app import assemble, close
-from service.audit import events
 from service.audit.events import Event
-from service.commands import doctor, import_users
-from service.errors import ServiceError
+from service.commands import doctor, import_users, keys, repair, trail, users
+from service.errors import ServiceError, StoreUnavailable
 from service.parts import Parts
 from service.serving import open_redis, serve
 from service.settings import Settings, SettingsError, load
 from service.store import connect
-from service.tokens import console
 
 T = TypeVar("T")
 OK, FAILED, MISCONFIGURED = 0, 1, 3
-MODULES: dict[str, Any] = {"doctor": doctor, "import-users": import_users}
+MODULES = {
+    "user": users,
+    "audit": trail,
+    "repair": repair,
+    "keys": keys,
+    "doctor": doctor,
+    "import-users": import_users,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,9 +49,6 @@ def main(arguments: Sequence[str]) -> int:
         if called.command == "create-admin":
             logs.configure(settings, sys.stderr)
             return _run(_create_admin(settings, called.email))
-        if called.command == "keys":
-            logs.configure(settings, sys.stderr)
-            return _run(_keys(settings, called))
         if module := MODULES.get(called.command):
             logs.configure(settings, sys.stderr)
             return _run(_with_parts(settings, module, called))
@@ -71,7 +75,6 @@ def _parser() -> argparse.ArgumentParser:
         description="The password of a new account is asked for, or read from standard input.",
     )
     admin.add_argument("email", metavar="EMAIL")
-    console.describe(commands)
     for module in MODULES.values():
         module.add_to(commands)
     return parser
@@ -86,51 +89,44 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(work)
 
 
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Parts]:
+    """The parts, on the service's own Redis."""
+    async with open_redis(settings) as url:
+        its = assemble(settings, connect(url))
+        try:
+            with suppress(
+                StoreUnavailable
+            ):  # the doctor has a word to say then, and every other command fails by itself
+                its.clock.anchor(await its.store.time())
+            yield its
+        finally:
+            await close(its)
+
+
+async def _with_parts(settings: Settings, module: Any, called: argparse.Namespace) -> int:
+    async with _opened(settings) as its:
+        return int(await module.run(its, called))
+
+
 async def _create_admin(settings: Settings, email: str) -> int:
     try:
         email = canonical(email)
     except InvalidEmail as error:
         print(error, file=sys.stderr)
         return FAILED
-    async with open_redis(settings) as url:
-        its = assemble(settings, connect(url))
-        try:
-            its.clock.anchor(await its.store.time())
-            print(await _promote(its, email) or await _make(its, email))
-        finally:
-            await close(its)
-    return OK
-
-
-async def _with_parts(settings: Settings, module: Any, called: argparse.Namespace) -> int:
-    """Run a command with the parts joined, and let go of them afterwards."""
-    async with open_redis(settings) as url:
-        its = assemble(settings, connect(url))
-        try:
-            return int(await module.run(its, called))
-        finally:
-            await close(its)
-
-
-async def _keys(settings: Settings, called: argparse.Namespace) -> int:
-    async with open_redis(settings) as url:
-        its = assemble(settings, connect(url))
-        try:
-            print(await console.run(its.keys, called))
-        finally:
-            await close(its)
+    async with _opened(settings) as its:
+        print(await _promote(its, email) or await _make(its, email))
     return OK
 
 
 async def _promote(its: Parts, email: str) -> str | None:
-    """Make an existing account an admin: the record first, then its tokens become stale."""
+    """Make an existing account an admin; its older tokens become stale."""
     if not (user := await its.users.find_by_email(email)):
         return None
     if ADMIN in user.roles:
         return f"{email} is an admin already."
-    await its.users.change(user.id, roles=" ".join((*user.roles, ADMIN)))
-    await its.families.outdate_tokens(user.id)
-    events.record(Event.ADMIN_GRANTED, user_id=user.id, by="command line")
+    await its.administration.change(COMMAND_LINE, user.id, roles=(*user.roles, ADMIN))
     if user.email_verified:
         return f"{email} is an admin now."
     made = f"{user.created_at:%Y-%m-%d}"
@@ -145,7 +141,7 @@ async def _make(its: Parts, email: str) -> str:
     its.passwords.check(password, email)
     user = User(id="", email=email, password=await its.passwords.hash(password), email_verified=True)
     made = await its.users.register(replace(user, roles=(USER, ADMIN)))
-    events.record(Event.ADMIN_CREATED, user_id=made.id, by="command line")
+    await its.audit.record(Event.ADMIN_CREATED, user_id=made.id, by=COMMAND_LINE.by)
     return f"{email} is an admin now, with a new account."
 
 

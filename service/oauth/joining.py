@@ -19,8 +19,8 @@ from datetime import timedelta
 from service.accounts.emails import LONGEST, InvalidEmail, canonical
 from service.accounts.users import Identity, LastWayIn, Linking, User, Users
 from service.apikeys.keys import ApiKeys
-from service.audit import events
 from service.audit.events import Event
+from service.audit.trail import Audit
 from service.client import Client
 from service.clock import Clock
 from service.errors import (
@@ -54,6 +54,7 @@ class Joining:
         api_keys: ApiKeys,
         signin: SignIn,
         clock: Clock,
+        audit: Audit,
         *,
         closed: bool = False,
     ) -> None:
@@ -62,6 +63,7 @@ class Joining:
         self._api_keys = api_keys
         self._signin = signin
         self._clock = clock
+        self._audit = audit
         self._closed = closed
 
     async def enter(self, person: Person, provider: str, client: Client) -> SignedIn:
@@ -87,7 +89,7 @@ class Joining:
             raise ReauthenticationRequired
         who = Linking.VERIFIED if _verified_email(person) == user.email else Linking.HOLDER
         await self._users.link(user, _identity(person, provider), who)
-        events.record(Event.IDENTITY_LINKED, user_id=user_id, provider=provider, ip=client.address)
+        await self._audit.record(Event.IDENTITY_LINKED, user_id=user_id, provider=provider, client=client)
         return await self._users.find(user_id) or user
 
     async def unlink(self, principal: Principal, provider: str, client: Client) -> None:
@@ -97,7 +99,7 @@ class Joining:
             await self._users.unlink(principal.user_id, provider)
         except LastWayIn as error:
             raise Forbidden("This is your only way to sign in; set a password or link another account first") from error
-        events.record(Event.IDENTITY_UNLINKED, user_id=principal.user_id, provider=provider, ip=client.address)
+        await self._audit.record(Event.IDENTITY_UNLINKED, user_id=principal.user_id, provider=provider, client=client)
 
     def check_recent(self, principal: Principal) -> None:
         """Raise `ReauthenticationRequired` unless the sign-in is a matter of minutes (RFC 9470, in spirit)."""
@@ -120,7 +122,7 @@ class Joining:
             existing = await self._evict(existing, person, provider, client)
         # Verified on both sides now, or verified here a moment ago by somebody else's request.
         await self._users.link(existing, _identity(person, provider), Linking.OWNER)
-        events.record(Event.IDENTITY_LINKED, user_id=existing.id, provider=provider, ip=client.address)
+        await self._audit.record(Event.IDENTITY_LINKED, user_id=existing.id, provider=provider, client=client)
         if (joined := await self._users.find(existing.id)) is None:
             raise StoreUnavailable
         return joined
@@ -144,7 +146,7 @@ class Joining:
             user = await self._users.register(draft)
         except (EmailExists, IdentityInUse):
             return None
-        events.record(Event.USER_REGISTERED, user_id=user.id, provider=provider, ip=client.address)
+        await self._audit.record(Event.USER_REGISTERED, user_id=user.id, provider=provider, client=client)
         return user
 
     async def _evict(self, user: User, person: Person, provider: str, client: Client) -> User:
@@ -153,10 +155,12 @@ class Joining:
         Only then is the email verified and the identity linked. Should this fail half-way, the owner comes again and
         finds the account still unverified, and it all happens again.
         """
-        await self._families.end_all(user.id, EndReason.TAKEN_OVER, account_changed=True)
+        ended = await self._families.end_all(user.id, EndReason.TAKEN_OVER, account_changed=True)
         await self._api_keys.revoke_all(user.id)
         await self._users.change(user.id, via=provider, **_profile(person))
-        events.record(Event.ACCOUNT_TAKEN_OVER, user_id=user.id, provider=provider, ip=client.address)
+        await self._audit.record(
+            Event.ACCOUNT_TAKEN_OVER, user_id=user.id, client=client, provider=provider, ended=ended.sessions
+        )
         return replace(user, identities=())
 
     async def _taken(self, email: str) -> bool:

@@ -6,8 +6,9 @@ whatever the answer, and a one-time token exists only from the moment its letter
 
 from service.accounts.once import Once, Purpose
 from service.accounts.users import User, Users
-from service.audit import events
 from service.audit.events import Event
+from service.audit.trail import Audit
+from service.client import Client
 from service.errors import EmailExists
 from service.mail.letters import Kind, Letter
 from service.mail.outbox import Errand
@@ -18,9 +19,10 @@ REGISTER = "register"
 class Errands:
     """Does errands."""
 
-    def __init__(self, users: Users, once: Once) -> None:
+    def __init__(self, users: Users, once: Once, audit: Audit) -> None:
         self._users = users
         self._once = once
+        self._audit = audit
 
     async def do(self, errand: Errand) -> Letter | None:
         """Do what an errand asks for; the letter that is to be sent, `None` if there is none."""
@@ -78,5 +80,6 @@ class Errands:
             if existing is None or existing.password != draft.password:
                 return Letter(draft.email, Kind.EMAIL_TAKEN)
             return await self._verify(existing)  # made by this errand, at a try before
-        events.record(Event.USER_REGISTERED, user_id=user.id, ip=facts.get("ip"))
+        client = Client(facts["ip"], facts.get("agent", "")) if "ip" in facts else None
+        await self._audit.record(Event.USER_REGISTERED, user_id=user.id, client=client)
         return await self._verify(user)

@@ -10,8 +10,8 @@ from service.accounts.once import NONE_LEFT, Found, Once, Purpose
 from service.accounts.passwords import Passwords
 from service.accounts.users import User, Users
 from service.apikeys.keys import ApiKeys
-from service.audit import events
 from service.audit.events import Event
+from service.audit.trail import Audit
 from service.client import Client
 from service.errors import EmailExists, InvalidCredentials, InvalidOneTimeToken, ValidationFailed
 from service.mail.letters import Kind
@@ -35,6 +35,7 @@ class Recovery:
         api_keys: ApiKeys,
         outbox: Outbox,
         notices: Notices,
+        audit: Audit,
         settings: Settings,
     ) -> None:
         self._users = users
@@ -44,18 +45,19 @@ class Recovery:
         self._api_keys = api_keys
         self._outbox = outbox
         self._notices = notices
+        self._audit = audit
         self._says_taken = settings.registration == "open"
 
     async def register(self, client: Client, password: str, **fields: str | None) -> None:
         """Leave a registration to the post: the same work and the same answer whether the email is taken or not."""
         given = {name: value for name, value in fields.items() if value is not None}
         phc = await self._passwords.hash(password)
-        await self._outbox.put(REGISTER, password=phc, ip=client.address, **given)
+        await self._outbox.put(REGISTER, password=phc, ip=client.address, agent=client.user_agent, **given)
 
     async def forgot(self, email: str, client: Client) -> None:
         """Ask for a mail that opens the account of an email, if there is one."""
         await self._outbox.put(Kind.RESET, email=email)
-        events.record(Event.PASSWORD_RESET_ASKED, ip=client.address)
+        await self._audit.record(Event.PASSWORD_RESET_ASKED, client=client)
 
     async def ask_verification(self, user_id: str) -> None:
         """Ask for a mail that verifies the account's email, if it is not."""
@@ -70,10 +72,10 @@ class Recovery:
         self._passwords.check(new, user.email, user.first_name, user.last_name, user.name, field="newPassword")
         phc = await self._passwords.hash(new)
         # Before the token is spent, so that a fault after it leaves nobody in; and after, for who came in between.
-        await self._put_out(user)
+        ended = await self._put_out(user)
         await self._once.redeem(found, {**NONE_LEFT, "pw": phc, "ok": "1"}, proves_owner=True)
-        await self._put_out(user)
-        events.record(Event.PASSWORD_RESET, user_id=user.id, ip=client.address)
+        ended += await self._put_out(user)
+        await self._audit.record(Event.PASSWORD_RESET, user_id=user.id, client=client, ended=ended)
         await self._notices.tell(Kind.PASSWORD_CHANGED, client, user.id, user.email)
 
     async def verify(self, token: str, client: Client) -> None:
@@ -86,7 +88,7 @@ class Recovery:
             await self._move(found, client)
             return
         await self._once.redeem(found, {"ok": "1"})
-        events.record(Event.EMAIL_VERIFIED, user_id=found.user_id, ip=client.address)
+        await self._audit.record(Event.EMAIL_VERIFIED, user_id=found.user_id, client=client)
 
     async def ask_change(self, principal: Principal, new: str, password: str, client: Client) -> None:
         """Ask for another email; it changes when the new one is proved, and the old one is told.
@@ -105,14 +107,17 @@ class Recovery:
         if not await self._users.change(user.id, password_was=user.password, **asked):
             raise InvalidCredentials("The password has been changed in the meantime")
         await self._outbox.put(Kind.CHANGE, user=user.id, new=new)
-        events.record(Event.EMAIL_CHANGE_ASKED, user_id=user.id, session_id=principal.session_id, ip=client.address)
+        await self._audit.record(
+            Event.EMAIL_CHANGE_ASKED, user_id=user.id, session_id=principal.session_id, client=client
+        )
         await self._notices.tell(Kind.CHANGE_ASKED, client, user.id, user.email, email=masked(new))
 
-    async def _put_out(self, user: User) -> None:
-        """End every session, and the API keys of an account that somebody else may have made."""
-        await self._families.end_all(user.id, EndReason.PASSWORD_CHANGED, account_changed=True)
+    async def _put_out(self, user: User) -> tuple[str, ...]:
+        """End every session, and the API keys of an account that somebody else may have made; which sessions."""
+        ended = await self._families.end_all(user.id, EndReason.PASSWORD_CHANGED, account_changed=True)
         if not user.email_verified:
             await self._api_keys.revoke_all(user.id)
+        return ended.sessions
 
     async def _move(self, found: Found, client: Client) -> None:
         user = await self._users.find(found.user_id)
@@ -122,5 +127,5 @@ class Recovery:
         async with self._users.moving(user, new):
             await self._once.redeem(found, {**NONE_LEFT, "email": new, "ok": "1"})
         await self._families.outdate_tokens(user.id)  # they say the old email
-        events.record(Event.EMAIL_CHANGED, user_id=user.id, ip=client.address)
+        await self._audit.record(Event.EMAIL_CHANGED, user_id=user.id, client=client)
         await self._notices.tell(Kind.EMAIL_CHANGED, client, user.id, user.email, email=masked(new))

@@ -12,7 +12,8 @@
   ARGV[7]  when that token expires, ms
   ARGV[8]  how long the epoch must outlive the last session, ms
 
-  Returns {sessions ended, epoch, now}. A session that had been ended before counts as ended.
+  Returns {sessions ended, epoch, now, {session id, rotations, session id, rotations, ...}}.
+  A session that had been ended before counts as ended.
 ]]
 local sessions, sid, spared, reason = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local mourning, grow, jti, jti_expires, afterlife = tonumber(ARGV[4]), ARGV[5] == "1", ARGV[6], ARGV[7], ARGV[8]
@@ -31,7 +32,12 @@ else
   end
 end
 
-for _, name in ipairs(doomed) do redis.call("HDEL", sessions, name, name .. ".meta") end
+local told = {}
+for _, name in ipairs(doomed) do
+  told[#told + 1] = name
+  told[#told + 1] = string.match(redis.call("HGET", sessions, name), "^%d+")
+  redis.call("HDEL", sessions, name, name .. ".meta")
+end
 for _, name in ipairs(doomed) do
   redis.call("HSET", sessions, name .. ".end", whole(now + mourning) .. " " .. reason)
 end
@@ -43,4 +49,4 @@ if redis.call("PTTL", sessions) < lives then redis.call("PEXPIRE", sessions, who
 
 local ended = #doomed
 if ended == 0 and sid ~= "*" then ended = redis.call("HEXISTS", sessions, sid .. ".end") end
-return {ended, redis.call("HGET", sessions, "epoch") or "0", whole(now)}
+return {ended, redis.call("HGET", sessions, "epoch") or "0", whole(now), told}

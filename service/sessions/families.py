@@ -8,19 +8,23 @@ Redis
                               epoch       grows when rights or password change; older access tokens are stale
                               expires a week after the last session would have
 
-`start.lua`, `rotate.lua`, `end.lua` and `revoke.lua` are the only writers; each is one atomic step on this one key, and
-each may be repeated harmlessly. `rule.py` tells the rotation rule.
+`start.lua`, `rotate.lua`, `end.lua`, `revoke.lua` and `forget.lua` are the only writers; each is one atomic step on
+this one key, and each may be repeated harmlessly. `rule.py` tells the rotation rule. How many sessions there are is
+counted beside it, by `accounts/directory.py`; nothing here depends on that.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from service.accounts.directory import Directory
 from service.client import Client, device
 from service.clock import Clock
-from service.errors import RefreshTokenReused, SessionEnded
+from service.errors import RefreshTokenReused, SessionEnded, StoreUnavailable
 from service.ids import is_id, new_id
 from service.sessions.refresh_tokens import RefreshToken
 from service.sessions.rule import Lineage, Verdict, judge
@@ -31,8 +35,10 @@ _HERE = Path(__file__).parent
 _START = Script(_HERE / "start.lua")
 _ROTATE = Script(_HERE / "rotate.lua")
 _END = Script(_HERE / "end.lua")
+_FORGET = Script(_HERE / "forget.lua")
 _REVOKE = Script(_HERE / "revoke.lua")
 _TOMBSTONES_LAST = timedelta(days=7)
+_PRECISION = 60_000  # ms by which the count of sessions may be late
 
 
 class EndReason(StrEnum):
@@ -45,9 +51,18 @@ class EndReason(StrEnum):
     PASSWORD_CHANGED = "password_changed"  # noqa: S105
     TAKEN_OVER = "taken_over"
     ACCOUNT_DISABLED = "account_disabled"
+    BY_ADMIN = "by_admin"
     EXPIRED = "expired"
     REUSE = "reuse"
     REPLACED = "replaced"
+
+
+class Expired(SessionEnded):
+    """The time of this session was up, and it is this refresh that has found it so."""
+
+    def __init__(self, rotations: int) -> None:
+        super().__init__(reason=EndReason.EXPIRED)
+        self.rotations = rotations
 
 
 class Overtaken(Exception):
@@ -65,10 +80,26 @@ class Family:
     started_at: datetime
     amr: tuple[str, ...]
     verdict: Verdict = Verdict.ROTATED
+    replaced: tuple[str, ...] = ()  # sessions that had to make room for this one
 
     @property
     def expires_in(self) -> timedelta:
         return self.expires_at - self.now
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Sessions that are over now; true when there had been one. `rotations` is how often each was refreshed."""
+
+    count: int
+    rotations: dict[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        return tuple(self.rotations)
 
 
 @dataclass(frozen=True)
@@ -102,6 +133,7 @@ class Families:
     def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
         self._store = store
         self._clock = clock
+        self._directory = Directory(store)
         self._most = settings.max_sessions_per_user
         self._leeway = _ms(settings.refresh_leeway)
         self._recovery = int(settings.refresh_recovery)
@@ -129,12 +161,17 @@ class Families:
             f"{client.address} {client.user_agent}",
             *self._lifetimes,
         )
-        match (await self._store.run(command, *beside))[0]:
-            case ["started", now, expires_at]:
-                moment = self._moment(now)
-                return Family(RefreshToken(user_id, sid), epoch, moment, _time(expires_at), moment, amr)
-            case ["overtaken", now]:
-                self._moment(now)
+        now = int(self._clock.now() * 1000)
+        counting = self._directory.session_opens(user_id, sid, now, now + min(self._lifetimes[:2]))
+        match (await self._store.run(*counting, command, *beside))[len(counting)]:
+            case ["started", told, expires_at, *replaced]:
+                moment = self._moment(told)
+                await self.count_no_more(user_id, replaced)
+                token = RefreshToken(user_id, sid)
+                return Family(token, epoch, moment, _time(expires_at), moment, amr, replaced=tuple(replaced))
+            case ["overtaken", told]:
+                self._moment(told)
+                await self.count_no_more(user_id, [sid])
                 raise Overtaken
             case answer:
                 raise AssertionError(answer)
@@ -147,11 +184,17 @@ class Families:
         command = _ROTATE(
             _key(token.user_id), token.session_id, token.generation, self._leeway, self._recovery, *self._lifetimes
         )
-        answer, *replies = await self._store.run(command, *beside)
+        lasts = int(self._clock.now() * 1000) + self._lifetimes[0]
+        counting = self._directory.session_lasts(token.user_id, token.session_id, lasts)
+        answer, *replies, _ = await self._store.run(command, *beside, counting)
         match answer:
             case ["reuse", _, now]:
                 self._moment(now)
                 raise RefreshTokenReused
+            case ["expired", rotations, now]:
+                self._moment(now)
+                await self.count_no_more(token.user_id, [token.session_id])
+                raise Expired(int(rotations))
             case ["ended", _, now, reason]:
                 self._moment(now)
                 raise SessionEnded(reason=reason) if reason else SessionEnded
@@ -165,25 +208,54 @@ class Families:
                     tuple(amr.split("+")),
                     Verdict(verdict),
                 )
+                if int(expires_at) < lasts - _PRECISION:  # it ends with its absolute lifetime
+                    await self._count(self._directory.session_lasts(token.user_id, token.session_id, int(expires_at)))
                 return family, replies
             case _:
                 raise AssertionError(answer)
 
     async def end(
         self, user_id: str, session_id: str, reason: EndReason, jti: str = "", jti_expires: float = 0
-    ) -> bool:
+    ) -> Ended:
         """End one session, and revoke an access token with it; true when it had existed. Safe to repeat."""
         if not is_id(session_id):
-            return False  # a session hash has other fields too, and "*" would be every session
-        return await self._end(user_id, session_id, "", reason, jti=jti, jti_expires=jti_expires) > 0
+            return Ended(0)  # a session hash has other fields too, and "*" would be every session
+        return await self._end(user_id, session_id, "", reason, jti=jti, jti_expires=jti_expires)
 
-    async def end_all(self, user_id: str, reason: EndReason, spare: str = "", account_changed: bool = False) -> int:
+    async def end_all(self, user_id: str, reason: EndReason, spare: str = "", account_changed: bool = False) -> Ended:
         """End every session but the spared one; with `account_changed` every older access token is stale too."""
         return await self._end(user_id, "*", spare, reason, grow=account_changed)
 
     async def outdate_tokens(self, user_id: str) -> None:
         """Make every access token of a user stale, because the rights have changed; the sessions live on."""
         await self._end(user_id, "", "", EndReason.REVOKED, grow=True)
+
+    async def forget(self, user_id: str) -> tuple[str, ...]:
+        """End every session of a user who is being deleted and keep nothing but the epoch, for an hour or so.
+
+        A sign-in that read the account before finds the epoch grown, and nothing is left to sign in to.
+        """
+        fields: dict[str, str] = await self._store.one(("HGETALL", _key(user_id)))
+        counted = [sid for sid in fields if is_id(sid)]
+        uncounting = self._directory.sessions_end(user_id, counted)
+        ended, *_ = await self._store.run(_FORGET(_key(user_id), self._afterlife), *uncounting, durable=True)
+        await self.count_no_more(user_id, set(ended).difference(counted))
+        return tuple(ended)
+
+    async def live_of(self, user_ids: Iterable[str]) -> dict[str, dict[str, int]]:
+        """The live sessions of several users in one round trip, each with its expiry (ms)."""
+        user_ids, now = tuple(user_ids), self._clock.now() * 1000
+        found: dict[str, dict[str, int]] = {}
+        hashes = await self._store.run(*(("HGETALL", _key(user_id)) for user_id in user_ids)) if user_ids else []
+        for user_id, fields in zip(user_ids, hashes, strict=True):
+            expiries = {sid: int(value.split(" ", 2)[1]) for sid, value in fields.items() if is_id(sid)}
+            found[user_id] = {sid: expires for sid, expires in expiries.items() if expires > now}
+        return found
+
+    async def scan(self, cursor: int) -> tuple[int, list[str]]:
+        """Some of the users with sessions, and where to go on; 0 is the end."""
+        cursor, keys = await self._store.one(("SCAN", cursor, "MATCH", _key("*"), "COUNT", 500))
+        return int(cursor), [key[len(_key("")) - 1 : -1] for key in keys]
 
     async def of(self, user_id: str) -> list[Session]:
         """The live sessions of a user, the one used last first."""
@@ -238,7 +310,7 @@ class Families:
         grow: bool = False,
         jti: str = "",
         jti_expires: float = 0,
-    ) -> int:
+    ) -> Ended:
         command = _END(
             _key(user_id),
             session_id,
@@ -251,9 +323,24 @@ class Families:
             self._afterlife,
         )
         # Ending all a second time would end the session of somebody who has signed in again between the two tries.
-        ended, _, now = await self._store.one(command, durable=True, once=session_id == "*")
+        ended, _, now, told = await self._store.one(command, durable=True, once=session_id == "*")
         self._moment(now)
-        return int(ended)
+        rotations = {sid: int(count) for sid, count in zip(told[::2], told[1::2], strict=True)}
+        await self.count_no_more(user_id, rotations)
+        return Ended(int(ended), rotations)
+
+    async def count(self, user_id: str, session_id: str, expires: int) -> None:
+        """Count a live session until it expires (ms)."""
+        await self._count(*self._directory.session_opens(user_id, session_id, int(self._clock.now() * 1000), expires))
+
+    async def count_no_more(self, user_id: str, session_ids: Iterable[str]) -> None:
+        """Take ended sessions out of the count. They are over whether this works or not."""
+        await self._count(*self._directory.sessions_end(user_id, session_ids))
+
+    async def _count(self, *commands: Command) -> None:
+        if commands:
+            with suppress(StoreUnavailable):
+                await self._store.run(*commands)
 
     def _moment(self, now: str) -> datetime:
         """Redis' time of a reply, which also keeps our clock right."""

@@ -11,8 +11,9 @@
   ARGV[7]  lifetime of tombstones, ms
 
   Returns {verdict, generation to hand out, now, epoch, expires at, started at, amr}, where verdict is "rotated",
-  "replayed", "recovered" or "healed"; {"reuse", 0, now} when the session was ended for it; or
-  {"ended", 0, now, reason} when there is none (the reason may be empty).
+  "replayed", "recovered" or "healed"; {"reuse", 0, now} when the session was ended for it;
+  {"expired", rotations, now} when its time was found to be up; or {"ended", 0, now, reason} when there is none (the
+  reason may be empty).
 ]]
 local sessions, sid = KEYS[1], ARGV[1]
 local generation, leeway, recovery = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1"
@@ -39,7 +40,7 @@ local issued, expires_at, started_at, amr, past = string.match(session, "^(%d+) 
 issued = tonumber(issued)
 if tonumber(expires_at) <= now or started_at + absolute <= now then
   bury("expired")
-  return {"ended", 0, whole(now), "expired"}
+  return {"expired", whole(issued), whole(now)}
 end
 
 local recent, exchanged = {}, nil

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from service.accounts.once import NONE_LEFT
 from service.accounts.passwords import Passwords
 from service.accounts.users import User, Users
-from service.audit import events
 from service.audit.events import Event
+from service.audit.trail import Audit
 from service.client import Client
 from service.clock import Clock
 from service.errors import (
@@ -16,12 +16,13 @@ from service.errors import (
     InvalidCredentials,
     Overloaded,
     RefreshTokenReused,
+    ServiceError,
     SessionEnded,
     StoreUnavailable,
 )
 from service.mail.letters import Kind
 from service.mail.notices import Notices
-from service.sessions.families import EndReason, Families, Family, Overtaken
+from service.sessions.families import EndReason, Expired, Families, Family, Overtaken
 from service.sessions.refresh_tokens import RefreshToken, RefreshTokens
 from service.sessions.rule import Verdict
 from service.settings import Settings
@@ -43,6 +44,15 @@ class SignedIn:
     returning: bool = False  # not the first sign-in to the account
 
 
+class _Refused(Exception):
+    """No to a sign-in, and whose account it was for, if there is such an account."""
+
+    def __init__(self, answer: ServiceError, user_id: str | None) -> None:
+        super().__init__(answer)
+        self.answer = answer
+        self.user_id = user_id
+
+
 class SignIn:
     """The life of a session as its person lives it."""
 
@@ -56,6 +66,7 @@ class SignIn:
         refresh_tokens: RefreshTokens,
         access_tokens: AccessTokens,
         notices: Notices,
+        audit: Audit,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -66,6 +77,7 @@ class SignIn:
         self._refresh_tokens = refresh_tokens
         self._access_tokens = access_tokens
         self._notices = notices
+        self._audit = audit
         self._floor = settings.sign_in_floor.total_seconds()
         self._verified_only = settings.require_verified_email
 
@@ -78,10 +90,12 @@ class SignIn:
         floor = asyncio.get_running_loop().time() + self._floor
         try:
             signed = await self._with_password(email, password, client)
-        except (InvalidCredentials, AccountDisabled, EmailUnverified) as refusal:
+        except _Refused as refused:
             await asyncio.sleep(floor - asyncio.get_running_loop().time())
-            events.record(Event.SIGN_IN_REFUSED, reason=refusal.code, ip=client.address)
-            raise
+            # Not waited for: how long it takes to write would tell whether there is such an account.
+            reason = refused.answer.code
+            self._audit.note(Event.SIGN_IN_REFUSED, user_id=refused.user_id, client=client, reason=reason)
+            raise refused.answer from None
         await self._upgrade(signed.user, password)
         return signed
 
@@ -107,16 +121,19 @@ class SignIn:
         try:
             family, (record,) = await self._families.rotate(token, self._users.reading(token.user_id))
         except RefreshTokenReused:
-            self._tell(Event.REFRESH_TOKEN_REUSED, token, client, generation=token.generation)
+            await self._tell(Event.REFRESH_TOKEN_REUSED, token, client, generation=token.generation)
             # Over already; said again so that the replicas have it before anybody hears of it.
             await self._families.end(token.user_id, token.session_id, EndReason.REUSE)
             await self._notices.tell(Kind.TOKEN_REUSED, client, token.user_id)
             raise
+        except Expired as expired:
+            await self._tell(Event.SESSION_ENDED, token, client, reason=EndReason.EXPIRED, rotations=expired.rotations)
+            raise
         match family.verdict:
             case Verdict.RECOVERED:
-                self._tell(Event.SESSION_RECOVERED, token, client, generation=token.generation)
+                await self._tell(Event.SESSION_RECOVERED, token, client, generation=token.generation)
             case Verdict.HEALED:
-                self._tell(Event.SESSION_HEALED, token, client, generation=token.generation)
+                await self._tell(Event.SESSION_HEALED, token, client, generation=token.generation)
         user = self._users.read(token.user_id, record)
         if user is None or not user.active:
             await self.end(token.user_id, token.session_id, EndReason.ACCOUNT_DISABLED, client)
@@ -130,13 +147,17 @@ class SignIn:
         jti, expires = (principal.jti, principal.expires_at) if principal else ("", 0)
         ended = await self._families.end(user_id, session_id, reason, jti, expires)
         if ended:
-            self._tell(Event.SESSION_ENDED, RefreshToken(user_id, session_id), client, reason=reason)
-        return ended
+            rotations = ended.rotations.get(session_id)
+            session = RefreshToken(user_id, session_id)
+            await self._tell(Event.SESSION_ENDED, session, client, reason=reason, rotations=rotations)
+        return bool(ended)
 
     async def end_all(self, user_id: str, reason: EndReason, client: Client) -> None:
         """End every session of a user, everywhere at once."""
-        count = await self._families.end_all(user_id, reason, account_changed=True)
-        events.record(Event.SESSIONS_ENDED, user_id=user_id, count=count, reason=reason, ip=client.address)
+        ended = await self._families.end_all(user_id, reason, account_changed=True)
+        await self._audit.record(
+            Event.SESSIONS_ENDED, user_id=user_id, client=client, reason=reason, count=ended.count, ended=ended.sessions
+        )
 
     async def change_password(self, principal: Principal, current: str, new: str, client: Client) -> None:
         """Set a new password and end every other session; raises `InvalidCredentials` or `WeakPassword`.
@@ -155,10 +176,11 @@ class SignIn:
                 raise InvalidCredentials("The password has been changed in the meantime")
         elif not await self._passwords.verify(new, user.password or None):
             raise InvalidCredentials
-        await self._families.end_all(
+        ended = await self._families.end_all(
             user.id, EndReason.PASSWORD_CHANGED, spare=principal.session_id, account_changed=True
         )
-        events.record(Event.PASSWORD_CHANGED, user_id=user.id, session_id=principal.session_id, ip=client.address)
+        session = RefreshToken(user.id, principal.session_id)
+        await self._tell(Event.PASSWORD_CHANGED, session, client, ended=ended.sessions)
         await self._notices.tell(Kind.PASSWORD_CHANGED, client, user.id, user.email)
 
     async def _with_password(self, email: str, password: str, client: Client) -> SignedIn:
@@ -171,10 +193,13 @@ class SignIn:
             phc = user.password if user else ""
             if proved is None or proved != phc:
                 if not await self._passwords.verify(password, phc or None):
-                    raise InvalidCredentials
+                    raise _Refused(InvalidCredentials(), user.id if user else None)
                 proved = phc
             assert user is not None
-            await self._admit(user, client)
+            try:
+                await self._admit(user, client)
+            except (AccountDisabled, EmailUnverified) as refusal:
+                raise _Refused(refusal, user.id) from None
             try:
                 return await self._open(user, epoch, ("pwd",), client)
             except Overtaken:
@@ -197,7 +222,7 @@ class SignIn:
 
     async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client) -> SignedIn:
         family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))
-        self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device)
+        await self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device, ended=family.replaced)
         signed = self._signed_in(replace(user, last_login_at=family.now), family)
         return replace(signed, returning=user.last_login_at is not None)
 
@@ -220,12 +245,5 @@ class SignIn:
         except (Overloaded, StoreUnavailable):
             return  # The next sign-in will do it; this one is not held up.
 
-    def _tell(self, event: Event, session: RefreshToken, client: Client, **facts: object) -> None:
-        events.record(
-            event,
-            user_id=session.user_id,
-            session_id=session.session_id,
-            ip=client.address,
-            user_agent=client.user_agent,
-            **facts,
-        )
+    async def _tell(self, event: Event, session: RefreshToken, client: Client, **facts: object) -> None:
+        await self._audit.record(event, user_id=session.user_id, session_id=session.session_id, client=client, **facts)

@@ -7,7 +7,7 @@
   ARGV[3]  amr, as one word                ARGV[7]  absolute lifetime, ms
   ARGV[4]  sessions a user may have        ARGV[8]  lifetime of tombstones, ms
 
-  Returns {"started", now, expires at} or {"overtaken", now}. Run again with the same id, it changes nothing more.
+  Returns {"started", now, expires at, session id that made room, ...} or {"overtaken", now}. Run again with the same id, it changes nothing more.
 ]]
 local sessions, sid, expected, amr = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local most, device = tonumber(ARGV[4]), ARGV[5]
@@ -50,14 +50,17 @@ table.sort(living, oldest_first)
 table.sort(tombstones, oldest_first)
 for i = 1, #tombstones - most do gone[#gone + 1] = tombstones[i][2] end
 for _, name in ipairs(gone) do redis.call("HDEL", sessions, name) end -- one by one: unpack() has its limit
+local answer = {"started", whole(now)}
 for i = 1, #living - most + 1 do
   local replaced = living[i][2]
   redis.call("HDEL", sessions, replaced, replaced .. ".meta")
   redis.call("HSET", sessions, replaced .. ".end", whole(now + mourning) .. " replaced")
+  answer[#answer + 1] = replaced
 end
 
 local expires_at = math.min(now + idle, now + absolute)
 redis.call("HSET", sessions, sid, "0 " .. whole(expires_at) .. " " .. whole(now) .. " " .. amr, sid .. ".meta", device)
 local lives = expires_at - now + mourning
 if redis.call("PTTL", sessions) < lives then redis.call("PEXPIRE", sessions, whole(lives)) end
-return {"started", whole(now), whole(expires_at)}
+table.insert(answer, 3, whole(expires_at))
+return answer

@@ -6,8 +6,8 @@ Both take an access token or a refresh token and know it by its form, so a hint 
 from typing import Any
 
 from service.accounts.users import Users
-from service.audit import events
 from service.audit.events import Event
+from service.audit.trail import Audit
 from service.client import Client
 from service.errors import InvalidRefreshToken, InvalidToken, NotSignedIn
 from service.sessions.families import EndReason, Families
@@ -31,6 +31,7 @@ class Inspection:
         families: Families,
         users: Users,
         signin: SignIn,
+        audit: Audit,
         settings: Settings,
     ) -> None:
         self._access_tokens = access_tokens
@@ -39,6 +40,7 @@ class Inspection:
         self._families = families
         self._users = users
         self._signin = signin
+        self._audit = audit
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
 
@@ -63,8 +65,8 @@ class Inspection:
         except (InvalidToken, InvalidRefreshToken):
             return
         await self._families.revoke(access.user_id, access.session_id, access.jti, access.expires_at)
-        events.record(
-            Event.ACCESS_TOKEN_REVOKED, user_id=access.user_id, session_id=access.session_id, ip=client.address
+        await self._audit.record(
+            Event.ACCESS_TOKEN_REVOKED, user_id=access.user_id, session_id=access.session_id, client=client
         )
 
     async def _access_token(self, text: str) -> dict[str, Any]:

@@ -34,8 +34,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from service.audit import events
 from service.audit.events import Event
+from service.audit.trail import Audit
 from service.clock import Clock
 from service.errors import NotFound, ServiceError, StoreUnavailable
 from service.settings import Settings, SettingsError
@@ -114,10 +114,11 @@ class KeysOfOnesOwn(ServiceError):
 class Keys:
     """The ring: one key signs, all of them check."""
 
-    def __init__(self, store: Store, clock: Clock, vault: Vault, settings: Settings) -> None:
+    def __init__(self, store: Store, clock: Clock, vault: Vault, audit: Audit, settings: Settings) -> None:
         self._store = store
         self._clock = clock
         self._vault_key = vault.key("signing-keys")
+        self._audit = audit
         self._algorithm = settings.jwt_algorithm
         self._rotation = settings.key_rotation
         self._afterwards = settings.jwt_access_expiry + settings.clock_tolerance + _MARGIN
@@ -194,7 +195,7 @@ class Keys:
         # A second try would not find it, and say so.
         if await self._store.one(command, durable=True, once=True) == "unknown":
             raise NotFound(f"The ring has no key {kid}")
-        events.record(Event.SIGNING_KEY_RETIRED, kid=kid)
+        await self._audit.record(Event.SIGNING_KEY_RETIRED, kid=kid)
         await self._turn()
 
     async def _turn(self, asked: bool = False) -> None:
@@ -205,7 +206,9 @@ class Keys:
         candidate = await self._made()
         await self._turned(candidate, asked)
         if added := self._found(candidate.kid):
-            events.record(Event.SIGNING_KEY_ADDED, kid=added.kid, signs_from=_time(added.signs_from).isoformat())
+            await self._audit.record(
+                Event.SIGNING_KEY_ADDED, kid=added.kid, signs_from=_time(added.signs_from).isoformat()
+            )
 
     async def _turned(self, candidate: SigningKey | None, asked: bool) -> str:
         given = (candidate.kid, candidate.signs_from, self._sealed(candidate)) if candidate else ("", 0, "")

@@ -403,7 +403,7 @@ async def test_no_key_is_logged(ada, capsys):
     await verify(ada.browser, key)
 
     told = capsys.readouterr()
-    assert "apikey.created" in told.out + told.err
+    assert "apikeys.key.created" in told.out + told.err
     assert key[11:] not in told.out + told.err
 
 

@@ -180,6 +180,8 @@ async def test_every_key_after_a_journey_is_told_with_its_type_and_its_life(serv
     await its.users.register(
         User(id="", email="bob@example.org", identities=(Identity("github", "https://e.org", "1"),))
     )
+    await its.users.register(User(id="", email="eve@example.org", roles=("user", "admin"), active=True))
+    await its.users.register(User(id="", email="dan@example.org", active=False))
     await browser.register()
     await browser.login(password=PASSWORD + "!")
     await browser("POST", "/api/auth/refresh")

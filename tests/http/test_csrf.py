@@ -70,7 +70,17 @@ async def snapshot(redis: Any) -> dict[str, Any]:
         await asyncio.sleep(0.01)
     async for key in redis.scan_iter():
         if not key.startswith("limit:") and key != "outbox":
-            found[key] = await (redis.hgetall(key) if await redis.type(key) == "hash" else redis.get(key))
+            match await redis.type(key):
+                case "hash":
+                    found[key] = await redis.hgetall(key)
+                case "zset":
+                    found[key] = await redis.zrange(key, 0, -1, withscores=True)
+                case "set":
+                    found[key] = await redis.smembers(key)
+                case "stream":
+                    found[key] = await redis.xlen(key)
+                case _:
+                    found[key] = await redis.get(key)
     return found
 
 

@@ -76,7 +76,7 @@ async def test_what_is_not_there_is_a_404(browser, path):
     ("path", "allowed"),
     [
         ("/api/auth/login", {"POST"}),
-        ("/api/auth/me", {"GET", "HEAD"}),
+        ("/api/auth/me", {"GET", "HEAD", "DELETE"}),
         ("/api/users/profile", {"GET", "HEAD", "PATCH"}),
         ("/api/auth/sessions/x", {"DELETE"}),
         ("/health", {"GET", "HEAD"}),

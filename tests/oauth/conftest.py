@@ -142,8 +142,12 @@ async def all_that_is_kept(connect: Connect) -> str:
     redis = connect()
     kept = []
     async for key in redis.scan_iter():
-        reading = {"hash": redis.hgetall, "zset": partial(redis.zrange, start=0, end=-1), "stream": redis.xrange}
-        read = reading.get(await redis.type(key))
+        read = {
+            "hash": redis.hgetall,
+            "zset": partial(redis.zrange, start=0, end=-1),
+            "set": redis.smembers,
+            "stream": redis.xrange,
+        }.get(await redis.type(key))
         kept.append((key, await (read or redis.get)(key)))
     await redis.aclose()
     return str(kept)

@@ -174,7 +174,7 @@ async def test_codes_and_tokens_of_github_are_neither_logged_nor_kept_nor_told(v
         await come_back(browser, await github.sign_in(await leave(browser, "github"), "ada-l"))
     secrets = [query_of(callback)["code"], query_of(callback)["state"], *github._tokens]
 
-    assert {"session.started", "oauth.exchange_refused"} <= {line["event"] for line in logged}
+    assert {"sessions.session.started", "oauth.exchange_refused"} <= {line["event"] for line in logged}
     seen = [str(logged), await all_that_is_kept(connecting)]
     seen += [answer.body.decode() + str(answer.headers) for answer in (signed, failed)]
     assert not [(secret, text) for secret in secrets for text in seen if secret in text]

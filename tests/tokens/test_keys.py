@@ -136,11 +136,11 @@ async def everything_in(redis: Any) -> str:
                 found += [key, *(part for pair in (await redis.hgetall(key)).items() for part in pair)]
             case "zset":
                 found += [key, *await redis.zrange(key, 0, -1)]
+            case "set":
+                found += [key, *await redis.smembers(key)]
             case "stream":
-                found += [
-                    key,
-                    *(part for _, entry in await redis.xrange(key) for pair in entry.items() for part in pair),
-                ]
+                entries = await redis.xrange(key)
+                found += [key, *(part for _, fields in entries for pair in fields.items() for part in pair)]
             case kind:
                 raise AssertionError(f"{key} is a {kind}: read it here too")
     return "\n".join(found)

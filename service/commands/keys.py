@@ -6,11 +6,12 @@ from typing import Any
 
 import orjson
 
-from service.tokens.keys import Keys, Listed, State
+from service.parts import Parts
+from service.tokens.keys import Listed, State
 
 
-def describe(commands: Any) -> None:
-    """Add `keys` and its three to a parser's commands."""
+def add_to(commands: Any) -> None:
+    """Add `keys` and its three to the command line."""
     keys = commands.add_parser("keys", help="see the keys that sign access tokens, bring in a new one, retire one")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="write JSON, for scripts")
@@ -31,8 +32,9 @@ def describe(commands: Any) -> None:
     retire.add_argument("kid", metavar="KID")
 
 
-async def run(keys: Keys, called: argparse.Namespace) -> str:
-    """Do what was asked, and what to print of it; raises `ServiceError`."""
+async def run(its: Parts, called: argparse.Namespace) -> int:
+    """Do what was asked and print the ring; raises `ServiceError`."""
+    keys = its.keys
     await keys.refresh()
     told = ""
     match called.act:
@@ -43,8 +45,10 @@ async def run(keys: Keys, called: argparse.Namespace) -> str:
             await keys.retire(called.kid)
             told = f"{called.kid} is retired. What it has signed is refused within seconds.\n"
     if called.json:
-        return orjson.dumps({"keys": [_shape(key) for key in keys.all()]}, option=orjson.OPT_INDENT_2).decode()
-    return told + "\n".join(_line(key) for key in keys.all())
+        print(orjson.dumps({"keys": [_shape(key) for key in keys.all()]}, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(told + "\n".join(_line(key) for key in keys.all()))
+    return 0
 
 
 def _line(key: Listed) -> str:

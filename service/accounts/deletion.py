@@ -1,0 +1,86 @@
+"""The end of an account. Nothing is left of it but the audit trail, and for an hour its epoch, a bare number.
+
+In this order, so that a crash leaves the safe half, and the same call, or `python -m service repair`, does the rest:
+
+    doom the record      nobody signs in, nothing is linked or changed any more; from here on there is no way back
+    forget the sessions  every token is refused, on every instance
+    what features keep   `removals`, one for each feature that keeps something of a user
+    release the lookups  the email and the identities are free for others
+    the user's events    the trail of the operator stays
+    erase the record     and then its places in the directory
+
+What counts calls or knows addresses (`limit:…`, `known:…`) names nobody and expires by itself. So does a one-time token
+that a newer one had replaced (`once:…`), within its hour; it opens nothing.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from service.accounts.passwords import Passwords
+from service.accounts.roles import ADMIN
+from service.accounts.users import Users
+from service.audit.events import Event
+from service.audit.trail import Audit
+from service.client import Client
+from service.clock import Clock
+from service.errors import InvalidCredentials, InvalidToken, NotFound, ReauthenticationRequired, ValidationFailed
+from service.sessions.families import Families
+from service.tokens.access import Principal
+
+Removal = Callable[[str], Awaitable[None]]
+"""Removes all that a feature keeps of the user with this id; may be repeated."""
+
+RECENT = timedelta(minutes=10)  # how long after a sign-in an account without a password may be deleted
+
+
+class Deletion:
+    """Deletes accounts."""
+
+    def __init__(
+        self,
+        users: Users,
+        passwords: Passwords,
+        families: Families,
+        audit: Audit,
+        clock: Clock,
+        removals: tuple[Removal, ...] = (),
+    ) -> None:
+        self._users = users
+        self._passwords = passwords
+        self._families = families
+        self._audit = audit
+        self._clock = clock
+        self._removals = removals
+
+    async def by_owner(self, principal: Principal, password: str | None, client: Client) -> None:
+        """Delete one's own account, with its password, or with a recent sign-in where it has none.
+
+        Raises `InvalidCredentials`, `ReauthenticationRequired`, or `Forbidden` for the last admin.
+        """
+        if (user := await self._users.find(principal.user_id)) is None:
+            raise InvalidToken("The account is gone")
+        if not user.password:
+            if self._clock.now() - principal.auth_time > RECENT.total_seconds():
+                raise ReauthenticationRequired
+        elif password is None:
+            raise ValidationFailed([{"field": "password", "message": "is required"}])
+        elif not await self._passwords.verify(password, user.password):
+            raise InvalidCredentials("The password is not right")
+        await self.delete(user.id, client)
+
+    async def delete(self, user_id: str, client: Client | None, by: str | None = None) -> None:
+        """Delete an account, or what a crash has left of it; raises `NotFound`, or `Forbidden` for the last admin."""
+        user = await self._users.find(user_id)
+        if user and user.active and ADMIN in user.roles:
+            await self._users.leave_admins(user.id)
+        user, began = await self._users.doom(user_id)
+        if user is None:
+            raise NotFound("There is no such user")
+        if began:
+            await self._audit.record(Event.USER_DELETED, user_id=user_id, client=client, by=by)
+        await self._families.forget(user_id)
+        for remove in self._removals:
+            await remove(user_id)
+        await self._users.release(user)
+        await self._audit.forget(user_id)
+        await self._users.erase(user)

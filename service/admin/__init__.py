@@ -1,0 +1,1 @@
+"""Administration: who looks after accounts, and what that takes."""

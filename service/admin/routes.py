@@ -1,0 +1,100 @@
+"""Administration over HTTP."""
+
+from aiohttp import web
+
+from service.accounts.emails import InvalidEmail, canonical
+from service.admin.administration import Actor
+from service.errors import ValidationFailed
+from service.http import answers, guard, paging
+from service.http.body import Body, read
+from service.http.guard import client, principal
+from service.http.paging import asked
+from service.parts import parts
+
+routes = web.RouteTableDef()
+
+USERS_READ, USERS_WRITE, STATS_READ = "users:read", "users:write", "stats:read"
+
+
+class Change(Body):
+    """What is not there stays as it is."""
+
+    roles: list[str] | None = None
+    active: bool | None = None
+    email_verified: bool | None = None
+
+
+@routes.get("/api/admin/users")
+@guard.permission(USERS_READ)
+async def users(request: web.Request) -> web.Response:
+    """Accounts, newest first; `?email=` is a whole address, `?role=` a role."""
+    its, email, role = parts(request), asked(request, "email"), asked(request, "role")
+    if email is not None:
+        try:
+            email = canonical(email)
+        except InvalidEmail as error:
+            raise ValidationFailed([{"field": "email", "message": str(error)}]) from error
+    if role is not None and role not in its.roles.table:
+        raise ValidationFailed([{"field": "role", "message": "is not a known role"}])
+    found, cursor = await its.administration.list(email, role, asked(request, "cursor"), paging.limit(request))
+    return paging.page([answers.user(user, its) for user in found], cursor)
+
+
+@routes.get("/api/admin/users/{id}")
+@guard.permission(USERS_READ)
+async def user(request: web.Request) -> web.Response:
+    """An account."""
+    found = await parts(request).administration.find(request.match_info["id"])
+    return answers.answer({"user": answers.user(found, parts(request))})
+
+
+@routes.patch("/api/admin/users/{id}")
+@guard.permission(USERS_WRITE)
+async def change_user(request: web.Request) -> web.Response:
+    """Give and take roles, disable, enable, vouch for the email; in force at once."""
+    its, wanted = parts(request), await read(request, Change)
+    changed = await its.administration.change(
+        _actor(request),
+        request.match_info["id"],
+        roles=wanted.roles,
+        active=wanted.active,
+        email_verified=wanted.email_verified,
+    )
+    return answers.answer({"user": answers.user(changed, its)})
+
+
+@routes.delete("/api/admin/users/{id}")
+@guard.permission(USERS_WRITE)
+async def delete_user(request: web.Request) -> web.Response:
+    """Delete an account: nothing is left of it but the audit trail."""
+    await parts(request).administration.delete(_actor(request), request.match_info["id"])
+    return answers.nothing()
+
+
+@routes.post("/api/admin/users/{id}/logout")
+@guard.permission(USERS_WRITE)
+async def sign_out_user(request: web.Request) -> web.Response:
+    """End every session of an account."""
+    await parts(request).administration.sign_out(_actor(request), request.match_info["id"])
+    return answers.nothing()
+
+
+@routes.get("/api/admin/stats")
+@guard.permission(STATS_READ)
+async def statistics(request: web.Request) -> web.Response:
+    """How many accounts and sessions there are."""
+    counts = await parts(request).administration.statistics()
+    return answers.answer(
+        {
+            "totalUsers": counts.total_users,
+            "activeUsers": counts.active_users,
+            "disabledUsers": counts.total_users - counts.active_users,
+            "newUsers": counts.new_users,
+            "activeSessions": counts.active_sessions,
+            "roles": counts.roles,
+        }
+    )
+
+
+def _actor(request: web.Request) -> Actor:
+    return Actor.of(principal(request), client(request))

@@ -1,0 +1,234 @@
+"""The audit trail: every security event once, for the operator in one stream, for its owner in another, and in the log.
+
+Redis
+    audit-trail      stream  every event; the latest 100,000 or a little more, no TTL
+    events:{<user>}  stream  those of one user; the latest 1,000 or a little more, ninety days after the last one
+
+The line of the log is written first, before anything can fail. Then both streams are written in one round trip of
+their own, and the request waits for it, so that who has an answer finds its event; but for a quarter of a second at
+most: the writing goes on beside it. An event that Redis did not take is counted, and told in the log as
+`audit.unwritten`; its own line is there as well. It is not tried again, for then it might be told twice.
+
+A user's stream begins with a registration or a sign-in and nothing else, so that an event which comes in late does not
+bring back the stream of somebody who is gone.
+"""
+
+import asyncio
+import contextvars
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import structlog
+
+from service import logs
+from service.audit.events import Event
+from service.client import Client
+from service.clock import Clock
+from service.errors import StoreUnavailable, ValidationFailed
+from service.ids import new_id
+from service.store import Command, Store
+
+log = structlog.get_logger("service.audit")
+
+WAITS = 0.25  # seconds that a request waits for its event to be written
+_KEPT, _KEPT_OF_ONE = 100_000, 1_000
+_KEPT_FOR = 90 * 24 * 3600  # seconds
+_BATCH, _LOOKS = 500, 10  # how many entries a page looks at: so many at once, so often
+_FIRST = frozenset({Event.USER_REGISTERED, Event.ADMIN_CREATED, Event.SIGNED_IN})
+_CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """What happened, as it is read back. `position` is where it stands in its stream."""
+
+    position: str
+    id: str
+    at: datetime
+    type: str
+    user_id: str | None
+    session_id: str | None
+    ip: str | None
+    user_agent: str | None
+    request_id: str | None
+    outcome: str
+    detail: dict[str, Any]
+
+    def concerns(self, session_id: str) -> bool:
+        """Whether it is part of a session's history: its own, or what ended it among others."""
+        return self.session_id == session_id or session_id in self.detail.get("ended", ())
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which events a reader wants; `None` is any."""
+
+    user_id: str | None = None
+    type: str | None = None
+    session_id: str | None = None
+
+    def __contains__(self, event: AuditEvent) -> bool:
+        return (
+            self.user_id in (None, event.user_id)
+            and self.type in (None, event.type)
+            and (self.session_id is None or event.concerns(self.session_id))
+        )
+
+
+class Audit:
+    """Writes and reads the trail."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._writing: set[asyncio.Task[None]] = set()
+        self.unwritten = 0  # events that are in the log alone
+
+    async def record(self, event: Event, **facts: Any) -> None:
+        """Tell that something happened, and see it written or wait a moment for it; the facts are those of `note`."""
+        await asyncio.wait({self.note(event, **facts)}, timeout=WAITS)
+
+    def note(
+        self,
+        event: Event,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        client: Client | None = None,
+        **detail: Any,
+    ) -> asyncio.Task[None]:
+        """Tell that something happened and wait for nothing; what is written takes no time that an answer would show.
+
+        `detail` is ids, numbers and reasons, never credentials, and no email.
+        """
+        detail = {name: fact for name, fact in detail.items() if fact is not None and fact != ()}
+        told = {
+            "user_id": user_id,
+            "session_id": session_id,
+            "ip": client.address if client else None,
+            "user_agent": client.user_agent if client else None,
+        }
+        known = {name: fact for name, fact in told.items() if fact is not None}
+        logs.tell(event.value, **known, outcome=event.outcome, **detail)
+        fields = {
+            "id": new_id(),
+            "at": str(round(self._clock.now() * 1000)),
+            "type": event.value,
+            "outcome": event.outcome,
+            **{name: fact or "" for name, fact in told.items()},
+            "request_id": logs.request_id.get() or "",
+            "detail": orjson.dumps(detail, default=str).decode(),
+        }
+        # In a context of its own: the request's allowance of waiting is not for this.
+        task = asyncio.get_running_loop().create_task(
+            self._write(event, user_id, fields), context=contextvars.Context()
+        )
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return task
+
+    async def settled(self) -> None:
+        """Wait for what is being written."""
+        while self._writing:
+            await asyncio.wait(set(self._writing))
+
+    async def page(self, wanted: Wanted, cursor: str | None, limit: int) -> tuple[list[AuditEvent], str | None]:
+        """Events, newest first, and where the next page begins; of a user without a stream, those of the trail.
+
+        A page looks at a bounded number of entries. So it may be short, or empty, and still have a next one.
+        """
+        stream = _AUDIT
+        if wanted.user_id is not None and await self._store.one(("EXISTS", _of(wanted.user_id))):
+            stream = _of(wanted.user_id)
+        return await self._page(stream, wanted, cursor, limit)
+
+    async def own(
+        self, user_id: str, session_id: str | None, cursor: str | None, limit: int
+    ) -> tuple[list[AuditEvent], str | None]:
+        """The same for the user themselves: what their own stream has, and nothing else."""
+        return await self._page(_of(user_id), Wanted(user_id, session_id=session_id), cursor, limit)
+
+    async def latest(self) -> str:
+        """The position of the latest event, for `since`."""
+        entries = await self._store.one(("XREVRANGE", _AUDIT, "+", "-", "COUNT", 1))
+        return str(entries[0][0]) if entries else "0-0"
+
+    async def since(self, position: str) -> list[AuditEvent]:
+        """What came into the trail after a position, oldest first."""
+        entries = await self._store.one(("XRANGE", _AUDIT, f"({position}", "+", "COUNT", _BATCH))
+        return [_read(*entry) for entry in entries]
+
+    async def forget(self, *user_ids: str) -> None:
+        """Take the streams of users who are gone away; the trail stays."""
+        if user_ids:
+            await self._store.run(*(("DEL", _of(user_id)) for user_id in user_ids))
+
+    async def scan(self, cursor: int) -> tuple[int, list[str]]:
+        """Some of the users with a stream, and where to go on; 0 is the end."""
+        cursor, keys = await self._store.one(("SCAN", cursor, "MATCH", _of("*"), "COUNT", 500))
+        return int(cursor), [key[len(_of("")) - 1 : -1] for key in keys]
+
+    async def _page(
+        self, stream: str, wanted: Wanted, cursor: str | None, limit: int
+    ) -> tuple[list[AuditEvent], str | None]:
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise ValidationFailed([{"field": "cursor", "message": "is not one of ours"}])
+        found: list[AuditEvent] = []
+        for _ in range(_LOOKS):
+            until = f"({cursor}" if cursor else "+"
+            entries = await self._store.one(("XREVRANGE", stream, until, "-", "COUNT", _BATCH))
+            for position, fields in entries:
+                if (event := _read(position, fields)) in wanted:
+                    found.append(event)
+                    if len(found) > limit:
+                        return found[:limit], found[limit - 1].position
+            if len(entries) < _BATCH:
+                return found, None
+            cursor = entries[-1][0]
+        return found, cursor
+
+    async def _write(self, event: Event, user_id: str | None, fields: dict[str, str]) -> None:
+        pairs = [part for pair in fields.items() for part in pair]
+        commands: list[Command] = [("XADD", _AUDIT, "MAXLEN", "~", _KEPT, "*", *pairs)]
+        if user_id:
+            beginning = () if event in _FIRST else ("NOMKSTREAM",)
+            commands.append(("XADD", _of(user_id), *beginning, "MAXLEN", "~", _KEPT_OF_ONE, "*", *pairs))
+            commands.append(("EXPIRE", _of(user_id), _KEPT_FOR))
+        try:
+            await self._store.run(*commands)
+        except StoreUnavailable:
+            self._missed(event, fields)
+        except Exception:
+            # Whatever it is, what was done is done: nobody is to hear of it who only asked for that.
+            self._missed(event, fields)
+            log.exception("audit.failed")
+
+    def _missed(self, event: Event, fields: dict[str, str]) -> None:
+        self.unwritten += 1
+        log.error("audit.unwritten", type=event.value, id=fields["id"], unwritten=self.unwritten)
+
+
+_AUDIT = "audit-trail"
+
+
+def _of(user_id: str) -> str:
+    return f"events:{{{user_id}}}"
+
+
+def _read(position: str, fields: dict[str, str]) -> AuditEvent:
+    return AuditEvent(
+        position,
+        fields["id"],
+        datetime.fromtimestamp(int(fields["at"]) / 1000, UTC),
+        fields["type"],
+        fields["user_id"] or None,
+        fields["session_id"] or None,
+        fields["ip"] or None,
+        fields["user_agent"] or None,
+        fields["request_id"] or None,
+        fields["outcome"],
+        orjson.loads(fields["detail"]),
+    )

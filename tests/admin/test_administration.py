@@ -1,0 +1,297 @@
+"""Administration over HTTP: who may do what to whom, and that it is in force at once."""
+
+import pytest
+
+from service.accounts.roles import Roles
+from service.admin.administration import COMMAND_LINE, Actor
+from service.audit.trail import Wanted
+from service.errors import Forbidden
+from tests.conftest import PASSWORD, gather
+
+
+async def events(its, kind):
+    await its.audit.settled()
+    return [event for event in (await its.audit._page("audit-trail", Wanted(), None, 500))[0] if event.type == kind]
+
+
+async def test_users_are_listed_newest_first_and_a_page_follows_a_page(joined):
+    root = await joined("root@example.org", "admin")
+    for number in range(5):
+        await joined(f"ada{number}@example.org")
+
+    listed, cursor = [], ""
+    while cursor is not None:
+        answer = await root("GET", f"/api/admin/users?limit=2{cursor and '&cursor=' + cursor}")
+        assert len(answer.json["items"]) <= 2
+        listed += [user["email"] for user in answer.json["items"]]
+        cursor = answer.json["nextCursor"]
+
+    assert listed == [*(f"ada{number}@example.org" for number in reversed(range(5))), "root@example.org"]
+
+
+async def test_a_cursor_stays_right_while_users_come_and_go(joined):
+    root = await joined("root@example.org", "admin")
+    people = [await joined(f"ada{number}@example.org") for number in range(6)]
+    first = (await root("GET", "/api/admin/users?limit=2")).json
+
+    await root("DELETE", f"/api/admin/users/{people[4].id}")  # on the first page
+    await root("DELETE", f"/api/admin/users/{people[2].id}")  # on the next one
+    await joined("late@example.org")
+    second = (await root("GET", f"/api/admin/users?limit=2&cursor={first['nextCursor']}")).json
+
+    assert [user["email"] for user in first["items"]] == ["ada5@example.org", "ada4@example.org"]
+    assert [user["email"] for user in second["items"]] == ["ada3@example.org", "ada1@example.org"]
+
+
+async def test_users_of_one_millisecond_are_all_listed_once(parts):
+    its = parts
+    people = [f"{letter * 22}" for letter in "abcdefgh"]
+    for person in people:
+        await its.store.run(*its.directory.entering(person, 1_700_000_000_000, ["user"], active=True))
+    seen, after = [], None
+    while batch := await its.directory.page(None, after, 3):
+        seen += [place.id for place in batch]
+        after = batch[-1]
+
+    assert seen == sorted(people, reverse=True)
+
+
+async def test_users_are_found_by_email_in_any_spelling_and_by_role(joined):
+    root = await joined("root@example.org", "admin")
+    mod = await joined("mod@example.org", "moderator")
+    await joined("ada@example.org")
+
+    async def emails(query):
+        return [user["email"] for user in (await root("GET", f"/api/admin/users?{query}")).json["items"]]
+
+    assert await emails("email=ADA@Example.org") == ["ada@example.org"]
+    assert await emails("email=nobody@example.org") == []
+    assert await emails("role=moderator") == ["mod@example.org"]
+    assert await emails("role=moderator&email=ada@example.org") == []
+    await root("PATCH", f"/api/admin/users/{mod.id}", {"roles": ["user"]})
+    assert await emails("role=moderator") == []
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "cursor=x", "role=king", "email=x", "limit=1&limit=2"]
+)
+async def test_a_query_that_makes_no_sense_is_refused(joined, query):
+    root = await joined("root@example.org", "admin")
+
+    assert (await root("GET", f"/api/admin/users?{query}")).code == "VALIDATION_ERROR"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/admin/users"),
+        ("GET", "/api/admin/users/{id}"),
+        ("PATCH", "/api/admin/users/{id}"),
+        ("DELETE", "/api/admin/users/{id}"),
+        ("POST", "/api/admin/users/{id}/logout"),
+        ("GET", "/api/admin/stats"),
+        ("GET", "/api/admin/audit"),
+    ],
+)
+async def test_without_the_permission_nothing_is_told_or_done(joined, browser, method, path):
+    ada, mod = await joined("ada@example.org"), await joined("mod@example.org", "moderator")
+
+    for asking in (ada, mod):
+        answer = await asking(method, path.format(id=ada.id), {"active": False} if method == "PATCH" else None)
+        assert (answer.status, answer.code) == (403, "FORBIDDEN")
+    assert (await browser(method, path.format(id=ada.id))).status == 401
+    assert (await ada("GET", "/api/auth/me")).json["user"]["active"]
+
+
+async def test_a_change_of_roles_is_in_force_at_once(joined):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+
+    changed = await root("PATCH", f"/api/admin/users/{ada.id}", {"roles": ["user", "moderator"]})
+    stale = await ada("GET", "/api/moderate")
+    await ada("POST", "/api/auth/refresh")
+    after = await ada("GET", "/api/moderate")
+
+    assert changed.json["user"]["roles"] == ["user", "moderator"]
+    assert stale.code == "TOKEN_STALE"
+    assert after.status == 200
+
+
+async def test_disabling_ends_every_session_at_once_and_enabling_lets_in_again(joined):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+
+    disabled = await root("PATCH", f"/api/admin/users/{ada.id}", {"active": False})
+
+    assert disabled.json["user"]["active"] is False
+    assert (await ada("GET", "/api/auth/me")).code == "TOKEN_REVOKED"
+    assert (await ada("POST", "/api/auth/refresh")).json["reason"] == "account_disabled"
+    assert (await ada.login()).code == "ACCOUNT_DISABLED"
+    assert (await root("PATCH", f"/api/admin/users/{ada.id}", {"active": True})).json["user"]["active"] is True
+    assert (await ada.login()).status == 200
+
+
+async def test_an_admin_signs_somebody_out(joined):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+
+    assert (await root("POST", f"/api/admin/users/{ada.id}/logout")).status == 204
+
+    assert (await ada("GET", "/api/auth/me")).code == "TOKEN_REVOKED"
+    assert (await ada.login()).status == 200
+
+
+async def test_an_admin_vouches_for_an_email(joined, parts):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+
+    answer = await root("PATCH", f"/api/admin/users/{ada.id}", {"emailVerified": True})
+
+    assert answer.json["user"]["emailVerified"] is True
+    assert [event.detail["by"] for event in await events(parts, "admin.email.verified")] == [root.id]
+
+
+@pytest.mark.parametrize(
+    "body", [{"roles": ["king"]}, {"roles": []}, {"roles": "admin"}, {"role": "admin"}, {"active": 1}]
+)
+async def test_a_change_that_makes_no_sense_is_refused(joined, body):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+
+    assert (await root("PATCH", f"/api/admin/users/{ada.id}", body)).code == "VALIDATION_ERROR"
+
+
+async def test_who_is_not_there_is_not_found(joined):
+    root = await joined("root@example.org", "admin")
+
+    for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/logout")):
+        body = {"active": True} if method == "PATCH" else None
+        assert (await root(method, f"/api/admin/users/{'x' * 22}{path}", body)).code == "NOT_FOUND"
+
+
+# Nobody grants what they lack
+
+
+@pytest.fixture
+def support(parts, monkeypatch):
+    """One who may look after users, and nothing else that an admin may."""
+    table = {**parts.roles.table, "support": frozenset({"profile:read", "profile:write", "users:read", "users:write"})}
+    monkeypatch.setattr(parts.roles, "table", table)
+    return Actor("somebody in support", Roles(table).table["support"])
+
+
+async def test_nobody_grants_what_they_lack(parts, support, joined):
+    ada = await joined("ada@example.org")
+
+    with pytest.raises(Forbidden) as refused:
+        await parts.administration.change(support, ada.id, roles=["user", "admin"])
+
+    assert "audit:read" in refused.value.members["required"]
+    assert (await parts.administration.change(support, ada.id, roles=["user", "support"])).roles == ("user", "support")
+
+
+async def test_nobody_touches_an_account_that_may_do_more_than_they(parts, support, joined):
+    await joined("root@example.org", "admin")
+    mod = await joined("mod@example.org", "moderator")
+    administration = parts.administration
+
+    for attempt in (
+        lambda: administration.change(support, mod.id, roles=["user"]),
+        lambda: administration.change(support, mod.id, active=False),
+        lambda: administration.sign_out(support, mod.id),
+        lambda: administration.delete(support, mod.id),
+    ):
+        with pytest.raises(Forbidden):
+            await attempt()
+    assert (await mod("GET", "/api/moderate")).status == 200
+
+
+# The last admin stays
+
+
+async def test_the_last_admin_stays(joined):
+    root = await joined("root@example.org", "admin")
+
+    for method, body in (("PATCH", {"roles": ["user"]}), ("PATCH", {"active": False}), ("DELETE", None)):
+        assert (await root(method, f"/api/admin/users/{root.id}", body)).code == "FORBIDDEN"
+    assert (await root("DELETE", "/api/auth/me", {"password": PASSWORD})).code == "FORBIDDEN"
+    assert (await root("GET", "/api/admin/stats")).status == 200
+
+
+async def test_a_disabled_admin_is_not_one_who_remains(joined):
+    root, other = await joined("root@example.org", "admin"), await joined("other@example.org", "admin")
+    assert (await root("PATCH", f"/api/admin/users/{other.id}", {"active": False})).status == 200
+
+    assert (await root("PATCH", f"/api/admin/users/{root.id}", {"roles": ["user"]})).code == "FORBIDDEN"
+    await root("PATCH", f"/api/admin/users/{other.id}", {"active": True})
+    assert (await root("PATCH", f"/api/admin/users/{root.id}", {"roles": ["user"]})).status == 200
+
+
+async def test_an_entry_that_no_record_bears_out_is_no_admin(joined, redis_of):
+    root = await joined("root@example.org", "admin")
+    await redis_of.sadd("admins", "x" * 22)
+
+    assert (await root("DELETE", f"/api/admin/users/{root.id}")).code == "FORBIDDEN"
+
+
+@pytest.mark.parametrize("attempt", range(5))
+async def test_of_two_last_admins_who_put_each_other_out_at_once_one_stays(joined, parts, assembling, attempt):
+    one, two = await joined("one@example.org", "admin"), await joined("two@example.org", "admin")
+    other = await assembling()
+
+    await gather(
+        parts.administration.change(COMMAND_LINE, one.id, roles=["user"]),
+        other.administration.change(COMMAND_LINE, two.id, active=False),
+        parts.administration.delete(COMMAND_LINE, two.id),
+        other.administration.change(COMMAND_LINE, one.id, roles=["user"]),
+    )
+
+    users = await parts.users.find_all([one.id, two.id])
+    assert len([user for user in users if user and user.active and "admin" in user.roles]) == 1
+
+
+# Counts and the trail
+
+
+async def test_the_counts_are_those_of_what_there_is(joined, serving, browser):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+    bob = await joined("bob@example.org")
+    await (await serving(at=browser)).login()
+
+    async def counts():
+        told = (await root("GET", "/api/admin/stats")).json
+        return told["totalUsers"], told["activeUsers"], told["activeSessions"], told["roles"]["admin"]
+
+    assert await counts() == (3, 3, 4, 1)
+    await bob("POST", "/api/auth/refresh")
+    await bob("POST", "/api/auth/logout")
+    assert await counts() == (3, 3, 3, 1)
+    await root("PATCH", f"/api/admin/users/{ada.id}", {"active": False})
+    assert await counts() == (3, 2, 1, 1)
+    await root("DELETE", f"/api/admin/users/{bob.id}")
+    assert await counts() == (2, 1, 1, 1)
+
+
+async def test_sessions_that_expire_are_counted_no_more(parts, joined, later):
+    await joined("ada@example.org")
+    await later("8d")
+    parts.clock.anchor(await parts.store.time())
+
+    assert (await parts.administration.statistics()).active_sessions == 0
+
+
+async def test_every_act_is_in_the_trail_with_who_did_it(joined, parts):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+    path = f"/api/admin/users/{ada.id}"
+
+    await root("PATCH", path, {"roles": ["user", "moderator"]})
+    await root("PATCH", path, {"active": False})
+    await root("PATCH", path, {"active": True, "emailVerified": True})
+    await root("POST", path + "/logout")
+    await root("DELETE", path)
+
+    listed = (await root("GET", f"/api/admin/audit?userId={ada.id}&limit=100")).json["items"]
+    acts = {event["type"]: event for event in listed if event["detail"].get("by") == root.id}
+    assert acts.keys() == {
+        "admin.roles.changed", "admin.user.disabled", "admin.user.enabled", "admin.email.verified",
+        "sessions.all.ended", "accounts.user.deleted",
+    }  # fmt: skip
+    assert len([event for event in listed if event["detail"].get("by")]) == len(acts)
+    assert {event["userId"] for event in listed} == {ada.id}
+    assert acts["admin.roles.changed"]["detail"]["gained"] == ["moderator"]
+    assert all(event["ip"] == "127.0.0.1" and event["requestId"] for event in acts.values())
