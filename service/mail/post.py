@@ -90,6 +90,7 @@ class Post:
         except StoreUnavailable:
             return  # not said to be done, so it comes back
         except Exception:
+            # Whatever it is, the other errands go on, and this one is tried again or parked like any that failed.
             log.exception("mail.errand_failed", id=errand.id, kind=errand.kind)
             with suppress(StoreUnavailable):
                 await self._outbox.failed(errand, "something went wrong on our side")
