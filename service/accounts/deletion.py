@@ -27,7 +27,7 @@ from service.errors import InvalidCredentials, InvalidToken, NotFound, Reauthent
 from service.sessions.families import Families
 from service.tokens.access import Principal
 
-Removal = Callable[[str], Awaitable[None]]
+Removal = Callable[[str], Awaitable[object]]
 """Removes all that a feature keeps of the user with this id; may be repeated."""
 
 RECENT = timedelta(minutes=10)  # how long after a sign-in an account without a password may be deleted

@@ -114,11 +114,12 @@ class ApiKeys:
         await self._store.one(("HDEL", _list(user_id), key_id))
         return True
 
-    async def revoke_all(self, user_id: str) -> None:
-        """Revoke every key of a user, and leave no trace of them."""
+    async def revoke_all(self, user_id: str) -> tuple[str, ...]:
+        """Revoke every key of a user, and leave no trace of them; the ids of those that there were."""
         entries = await self._store.one(("HGETALL", _list(user_id)))
         gone: list[Command] = [("DEL", _key(_Entry.read(entry).digest)) for entry in entries.values()]
         await self._store.run(*gone, ("DEL", _list(user_id)), durable=True)
+        return tuple(entries)
 
     async def holder(self, text: str) -> Principal:
         """Who holds a key; raises `InvalidApiKey` when it is unknown, over, revoked, or its owner is disabled."""

@@ -44,7 +44,7 @@ class Event(StrEnum):
     SESSION_ENDED = "sessions.session.ended"
     # Every session of the account is over.
     SESSIONS_ENDED = "sessions.all.ended"
-    # An API key was made, or revoked by its owner; `key_id` names it.
+    # An API key was made, or revoked: by its owner, or for the `reason` told; `key_id` names it.
     API_KEY_CREATED = "apikeys.key.created"
     API_KEY_REVOKED = "apikeys.key.revoked"
     # One access token was ended, and its session lives on.

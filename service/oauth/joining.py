@@ -156,7 +156,10 @@ class Joining:
         finds the account still unverified, and it all happens again.
         """
         ended = await self._families.end_all(user.id, EndReason.TAKEN_OVER, account_changed=True)
-        await self._api_keys.revoke_all(user.id)
+        for key_id in await self._api_keys.revoke_all(user.id):
+            self._audit.note(
+                Event.API_KEY_REVOKED, user_id=user.id, client=client, key_id=key_id, reason=EndReason.TAKEN_OVER
+            )
         await self._users.change(user.id, via=provider, **_profile(person))
         await self._audit.record(
             Event.ACCOUNT_TAKEN_OVER, user_id=user.id, client=client, provider=provider, ended=ended.sessions

@@ -72,9 +72,9 @@ class Recovery:
         self._passwords.check(new, user.email, user.first_name, user.last_name, user.name, field="newPassword")
         phc = await self._passwords.hash(new)
         # Before the token is spent, so that a fault after it leaves nobody in; and after, for who came in between.
-        ended = await self._put_out(user)
+        ended = await self._put_out(user, client)
         await self._once.redeem(found, {**NONE_LEFT, "pw": phc, "ok": "1"}, proves_owner=True)
-        ended += await self._put_out(user)
+        ended += await self._put_out(user, client)
         await self._audit.record(Event.PASSWORD_RESET, user_id=user.id, client=client, ended=ended)
         await self._notices.tell(Kind.PASSWORD_CHANGED, client, user.id, user.email)
 
@@ -112,11 +112,18 @@ class Recovery:
         )
         await self._notices.tell(Kind.CHANGE_ASKED, client, user.id, user.email, email=masked(new))
 
-    async def _put_out(self, user: User) -> tuple[str, ...]:
+    async def _put_out(self, user: User, client: Client) -> tuple[str, ...]:
         """End every session, and the API keys of an account that somebody else may have made; which sessions."""
         ended = await self._families.end_all(user.id, EndReason.PASSWORD_CHANGED, account_changed=True)
         if not user.email_verified:
-            await self._api_keys.revoke_all(user.id)
+            for key_id in await self._api_keys.revoke_all(user.id):
+                self._audit.note(
+                    Event.API_KEY_REVOKED,
+                    user_id=user.id,
+                    client=client,
+                    key_id=key_id,
+                    reason=EndReason.PASSWORD_CHANGED,
+                )
         return ended.sessions
 
     async def _move(self, found: Found, client: Client) -> None:

@@ -113,6 +113,21 @@ async def test_an_unknown_email_is_told_of_nobody(browser, parts, redis):
     assert [key async for key in redis.scan_iter("events:*")] == []
 
 
+async def test_the_api_keys_that_end_with_the_reset_of_an_unverified_account_are_told_each(browser, parts):
+    signed = (await browser.register(headers={"X-Auth-Mode": "token"})).json
+    bearer = {"Authorization": f"Bearer {signed['accessToken']}"}
+    wanted = {"name": "backdoor", "permissions": ["profile:read"]}
+    made = [(await browser("POST", "/api/auth/api-keys", wanted, headers=bearer)).json["id"] for _ in range(2)]
+    user = await parts.users.find(signed["user"]["id"])
+    token = await parts.once.issue(Purpose.RESET, user.id, ("email", user.email))
+    await parts.recovery.reset(token, PASSWORD + " anew", CLIENT)
+
+    events, _ = await parts.audit.page(Wanted(user.id, Event.API_KEY_REVOKED), None, 10)
+
+    assert sorted(event.detail["key_id"] for event in events) == sorted(made)
+    assert {(event.detail["reason"], event.ip) for event in events} == {("password_changed", CLIENT.address)}
+
+
 async def test_a_session_tells_why_it_is_over(browser, serving, parts):
     """Started, refreshed three times, recovered, and ended by a change of the password elsewhere."""
     signed = (await browser.register(headers={"X-Auth-Mode": "token"})).json
@@ -201,8 +216,8 @@ async def test_a_cursor_of_somebody_elses_making_is_refused(browser):
 async def test_the_streams_are_bounded_and_a_users_own_expires(parts, redis):
     user, before = new_id(), await redis.xlen("audit-trail")
     await parts.audit.record(Event.USER_REGISTERED, user_id=user)
-    for _ in range(25):
-        await asyncio.gather(*(parts.audit.record(Event.SESSION_ENDED, user_id=user) for _ in range(60)))
+    for _ in range(1500):
+        parts.audit.note(Event.SESSION_ENDED, user_id=user)
     await parts.audit.settled()
 
     assert await redis.xlen(f"events:{{{user}}}") < 1200
@@ -233,6 +248,30 @@ async def test_an_event_that_redis_refuses_is_in_the_log_and_counted(parts):
     assert told.count("sessions.session.ended") == 1
     assert told.count("audit.unwritten") == 1
     assert lost.unwritten == 1
+
+
+async def test_a_thousand_events_at_once_take_a_few_round_trips_and_one_connection_at_a_time(parts):
+    class Watched(Store):
+        trips, under_way, most = 0, 0, 0
+
+        async def run(self, *commands, **how):
+            self.trips, self.under_way = self.trips + 1, self.under_way + 1
+            self.most = max(self.most, self.under_way)
+            try:
+                return await parts.store.run(*commands, **how)
+            finally:
+                self.under_way -= 1
+
+    store = Watched(None)
+    crowded = Audit(store, parts.clock)
+
+    await asyncio.gather(*(crowded.record(Event.SESSION_ENDED, user_id="ada", turn=turn) for turn in range(1000)))
+    await crowded.settled()
+
+    events, _ = await parts.audit.page(Wanted("ada"), None, 1000)
+    assert [event.detail["turn"] for event in reversed(events)] == list(range(1000))
+    assert (store.trips, store.most) == (4, 1)
+    assert crowded.unwritten == 0
 
 
 async def test_an_event_is_not_waited_for_longer_than_a_moment(parts):

@@ -531,3 +531,6 @@ async def test_the_api_keys_of_a_squatter_die_with_the_takeover(visiting, openid
 
     stranger = await serving(at=squatter)
     assert (await stranger("GET", "/api/auth/verify", headers=key)).code == "INVALID_API_KEY"
+    told = (await owner("GET", "/api/auth/events?limit=100")).json["items"]
+    (revoked,) = (event["detail"] for event in told if event["type"] == "apikeys.key.revoked")
+    assert revoked == {"key_id": made.json["id"], "reason": "taken_over"}
