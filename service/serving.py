@@ -14,7 +14,7 @@ from service.http.access_log import AccessLog
 from service.http.protocol import Runner
 from service.parts import Parts
 from service.settings import ROOT, Settings, SettingsError
-from service.store import connect
+from service.store import reach
 
 log = structlog.get_logger("service.serving")
 
@@ -64,7 +64,7 @@ async def serve(settings: Settings) -> int:
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop.set)
     async with open_redis(settings) as url:
-        its = assemble(settings, connect(url))
+        its = assemble(settings, reach(url))
         runner = Runner(
             make_app(its),
             access_log_class=AccessLog,

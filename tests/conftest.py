@@ -28,7 +28,7 @@ from service.app import assemble, close, look_after, make_app
 from service.limits import policies
 from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
-from service.store import connect
+from service.store import Single, Topology, connect
 from tests.mail.smtp_server import SmtpServer
 
 SECRET = "a secret that only the tests know: 0f6b1c"
@@ -170,8 +170,8 @@ async def assembling(connecting: Connect) -> AsyncIterator[Assembling]:
     """Joins the parts of one more instance on the same Redis: `await assembling(MAX_SESSIONS_PER_USER="3")`."""
     made: list[Parts] = []
 
-    async def assembled(redis: Redis | None = None, passwords: Passwords | None = None, **changes: str) -> Parts:
-        its = assemble(settings_for(**changes), redis or connecting(), passwords or cheap_passwords())
+    async def assembled(topology: Topology | None = None, passwords: Passwords | None = None, **changes: str) -> Parts:
+        its = assemble(settings_for(**changes), topology or Single(connecting()), passwords or cheap_passwords())
         await look_after(its)
         made.append(its)
         return its

@@ -263,7 +263,10 @@ def test_every_mistake_is_told_at_once_in_plain_words():
     assert told["PORT"] == "PORT must be a whole number"
     assert told["ENVIRONMENT"] == "ENVIRONMENT must be one of 'development' or 'production'"
     assert told["BCRYPT_ROUNDS"] == "BCRYPT_ROUNDS must be at least 10"
-    assert told["REDIS_URL"] == "REDIS_URL must begin with redis://, rediss:// or unix://."
+    assert told["REDIS_URL"] == (
+        "REDIS_URL must begin with redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
+        "redis+cluster://, rediss+cluster://."
+    )
     assert told["PUBLIC_URL"] == "PUBLIC_URL must be an address such as https://auth.example.org"
     for mistake in found:
         assert "pydantic" not in mistake

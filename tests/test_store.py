@@ -4,12 +4,13 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
-from service.store import Condition, Script, Store, connect, patience
+from service.store import Condition, Script, Store, patience, reach
 from tests.faults.proxy import Proxy
 
 
@@ -23,11 +24,21 @@ async def proxy(redis_server) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def store(proxy) -> AsyncIterator[Store]:
-    its = Store(connect(proxy.url))
+    its = Store(reach(proxy.url))
     await its.time()
     proxy.sent.clear()
     yield its
     await its.close()
+
+
+async def answering(store: Store) -> None:
+    """Until Redis is asked again: it had been given up."""
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(StoreUnavailable):
+                await store.time()
+                return
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -184,6 +195,7 @@ async def test_who_finds_every_connection_taken_is_told_in_time(store, proxy):
     assert {type(answer) for answer in told} == {StoreUnavailable}
     assert time.monotonic() - started < 5
     proxy.thaw()
+    await answering(store)
     assert await asyncio.gather(*(store.one(("GET", "name")) for _ in range(100))) == [None] * 100
 
 
@@ -206,7 +218,7 @@ async def test_a_call_that_was_cancelled_leaves_its_answer_to_nobody(store, redi
 
 
 async def test_the_condition_of_a_safe_redis_names_its_version_and_no_danger(own_redis):
-    store = Store(connect(own_redis.url))
+    store = Store(reach(own_redis.url))
 
     condition = await store.condition()
     await store.close()
@@ -217,7 +229,7 @@ async def test_the_condition_of_a_safe_redis_names_its_version_and_no_danger(own
 async def test_the_condition_names_each_way_to_forget(own_redis):
     own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     own_redis.cli("CONFIG", "SET", "appendonly", "no")
-    store = Store(connect(own_redis.url))
+    store = Store(reach(own_redis.url))
 
     evicting, unsaved = (await store.condition()).dangers
     await store.close()
@@ -229,7 +241,7 @@ async def test_the_condition_names_each_way_to_forget(own_redis):
 
 async def test_a_redis_that_does_not_tell_its_condition_is_a_danger_of_its_own(own_redis):
     own_redis.cli("ACL", "SETUSER", "default", "-info")
-    store = Store(connect(own_redis.url))
+    store = Store(reach(own_redis.url))
 
     condition = await store.condition()
     await store.close()
@@ -238,7 +250,7 @@ async def test_a_redis_that_does_not_tell_its_condition_is_a_danger_of_its_own(o
 
 
 async def test_too_few_replicas_are_a_503_although_the_change_is_made(redis_server):
-    store = Store(connect(redis_server.url), wait_replicas=1)
+    store = Store(reach(redis_server.url), wait_replicas=1)
 
     await store.one(("SET", "a", "1"))
     with pytest.raises(StoreUnavailable, match="could not be confirmed"):

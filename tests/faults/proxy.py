@@ -7,7 +7,7 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
-_GREETINGS = (b"CLIENT", b"HELLO")
+_GREETINGS = (b"CLIENT", b"HELLO", b"ROLE")
 
 
 class Proxy:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service.store import connect
+from service.store import reach
 from tests.conftest import PASSWORD, Answer
 from tests.faults.conftest import TOKENS, back_to_normal, bearer, in_time, is_unavailable, joined, refresh
 
@@ -21,7 +21,7 @@ times = pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 
 @pytest.fixture
 async def instance(serving, assembling, proxy):
-    return await serving(await assembling(connect(proxy.url)))
+    return await serving(await assembling(reach(proxy.url)))
 
 
 async def at_each_round_trip(proxy, times: int, prepare: Callable[[int], Awaitable], act: Callable) -> list:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.store import connect
+from service.store import reach
 from tests.conftest import PASSWORD, free_port
 from tests.faults.conftest import (
     TOKENS,
@@ -101,7 +101,7 @@ async def replicated(another_redis, serving, assembling):
     master = another_redis("--port", str(port := free_port()), "--repl-diskless-sync-delay", "0")
     replica = another_redis("--replicaof", "127.0.0.1", str(port))
     await until_online(master)
-    its = [await assembling(connect(master.url), REDIS_WAIT_REPLICAS="1") for _ in range(2)]
+    its = [await assembling(reach(master.url), REDIS_WAIT_REPLICAS="1") for _ in range(2)]
     return master, replica, port, [await serving(one) for one in its]
 
 

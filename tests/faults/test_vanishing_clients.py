@@ -42,7 +42,7 @@ async def test_nobody_ever_gets_the_answer_of_another(own_redis, serving, assemb
 
     assert mixed_up == []
     assert answered == 160
-    pool = its.store._redis.connection_pool
+    pool = its.store._topology.node(None)._redis.connection_pool
     async with asyncio.timeout(2):
         while pool._in_use_connections:
             await asyncio.sleep(0.01)

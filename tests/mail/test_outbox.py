@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import StoreUnavailable
 from service.mail.outbox import Outbox
-from service.store import Store, connect
+from service.store import Store, reach
 from service.vault import Vault
 from tests.conftest import SECRET
 from tests.oauth.conftest import all_that_is_kept
@@ -141,7 +141,7 @@ async def test_a_redis_that_came_back_empty_takes_errands_again(outbox, connecti
 
 
 async def test_a_notice_fails_open_and_a_request_does_not():
-    away = Outbox(Store(connect("unix:///nobody")), Vault([SECRET]))
+    away = Outbox(Store(reach("unix:///nobody")), Vault([SECRET]))
 
     await away.tell("new-sign-in", user="x")
     with pytest.raises(StoreUnavailable):

@@ -16,6 +16,7 @@ from service.app import assemble, look_after
 from service.errors import NotFound, StoreUnavailable
 from service.parts import Parts
 from service.settings import ROOT, SettingsError
+from service.store import Single
 from service.tokens.keys import _TURN, KeysOfOnesOwn, SigningKey, State, signs_now
 from tests.conftest import SECRET, Browser, cheap_passwords, gather, settings_for
 from tests.oauth import openid_provider
@@ -204,7 +205,7 @@ def test_a_rotation_by_the_minute_is_refused():
 async def test_who_has_a_wrong_secret_adds_nothing_to_the_ring(assembling, connecting, later):
     its = await assembling()
     await later("31d")
-    stranger = assemble(settings_for(AUTH_SECRET=NEW_SECRET), connecting(), cheap_passwords())
+    stranger = assemble(settings_for(AUTH_SECRET=NEW_SECRET), Single(connecting()), cheap_passwords())
 
     with pytest.raises(StoreUnavailable):
         await look_after(stranger)
