@@ -10,8 +10,8 @@ Redis
 
 `start.lua`, `rotate.lua`, `end.lua`, `revoke.lua`, `forget.lua` and `again.lua` are the only writers; each is one
 atomic step on this one key, and each may be repeated harmlessly. What ends something is said again to a master that
-takes over within a minute (`again.lua`): it may not have heard. `rule.py` tells the rotation rule. How many sessions there are is
-counted beside it, by `accounts/directory.py`; nothing here depends on that.
+takes over within a minute (`again.lua`): it may not have heard. `rule.py` tells the rotation rule. How many sessions
+there are is counted beside it, by `accounts/directory.py`; nothing here depends on that.
 """
 
 from collections.abc import Iterable
