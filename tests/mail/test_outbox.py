@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import StoreUnavailable
 from service.mail.outbox import Outbox
-from service.store import Store, reach
+from service.store import Single, Store, reach
 from service.vault import Vault
 from tests.conftest import SECRET
 from tests.oauth.conftest import all_that_is_kept
@@ -20,7 +20,7 @@ async def opening(connecting):
     stores = []
 
     def opened(secret: str = SECRET, waits=SOON) -> Outbox:
-        stores.append(store := Store(connecting()))
+        stores.append(store := Store(Single(connecting())))
         return Outbox(store, Vault([secret]), waits)
 
     yield opened

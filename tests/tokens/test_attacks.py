@@ -491,7 +491,7 @@ class Counting:
 
 async def test_garbage_costs_redis_nothing(serving, assembling, connecting):
     counting = Counting(connecting())
-    parts = await assembling(redis=counting)
+    parts = await assembling(Single(counting))
     ada = await meet(await serving(parts), parts)
     head, body, signature = ada.token.split(".")
     garbage = [ada.signed(header={**ada.header, "kid": kid}) for kid in ("", "/etc/passwd", "' OR 1", 1, "x" * 500)]
