@@ -128,6 +128,23 @@ def own_redis() -> Iterator[RedisServer]:
     shutil.rmtree(directory)
 
 
+@pytest.fixture
+def another_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Starts further servers: `another_redis("--replicaof", "127.0.0.1", "7001")`."""
+    started: list[RedisServer] = []
+
+    def start(*options: str) -> RedisServer:
+        server = RedisServer(Path(tempfile.mkdtemp(prefix="gp-")))
+        started.append(server)
+        server.start(*options)
+        return server
+
+    yield start
+    for server in started:
+        server.kill()  # a master that is asked to stop waits for its replicas
+        shutil.rmtree(server.directory)
+
+
 Connect = Callable[[], Redis]
 
 

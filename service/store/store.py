@@ -329,7 +329,8 @@ class Store:
                 # What was refused unseen may be said to the next one, whatever it is.
                 final = failed.final or (tries <= 0 and not (failed.unseen and tries == 0))
                 if not failed.shed:  # else it has been told, and everybody would tell it again
-                    log.warning("store.failed", error=type(failed.cause).__name__, reason=str(failed.cause), final=final)
+                    error = type(failed.cause).__name__
+                    log.warning("store.failed", error=error, reason=str(failed.cause), final=final)
                     await self._learn(errand.until)
                 if final or time.monotonic() >= errand.until:
                     return [_unavailable(failed.cause) for _ in commands]

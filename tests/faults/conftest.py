@@ -2,13 +2,10 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -34,23 +31,6 @@ async def proxy(own_redis: RedisServer) -> AsyncIterator[Proxy]:
     await between.start()
     yield between
     await between.stop()
-
-
-@pytest.fixture
-def another_redis() -> Iterator[Callable[..., RedisServer]]:
-    """Starts further servers: `another_redis("--replicaof", "127.0.0.1", "7001")`."""
-    started: list[RedisServer] = []
-
-    def start(*options: str) -> RedisServer:
-        server = RedisServer(Path(tempfile.mkdtemp(prefix="gp-")))
-        started.append(server)
-        server.start(*options)
-        return server
-
-    yield start
-    for server in started:
-        server.kill()  # a master that is asked to stop waits for its replicas
-        shutil.rmtree(server.directory)
 
 
 @contextmanager

@@ -48,6 +48,10 @@ class Proxy:
         """Take what is sent and pass nothing on, as a network that drops packets."""
         self._flowing.clear()
 
+    def lead_to(self, socket: Path) -> None:
+        """Lead new connections to another Redis, as a name does that has moved."""
+        self._socket = socket
+
     def thaw(self) -> None:
         self._flowing.set()
 
