@@ -349,7 +349,7 @@ def _ports() -> Iterator[int]:
     The first port of a block is held by the process that uses the block, for as long as it lives, so that no other
     process of tests on this machine, of the same run or of another, takes a port between our look and its use.
     """
-    for first in range(20_000, 32_000, 100):
+    for first in range(11_000, 32_000, 100):
         claim = socket.socket()
         try:
             claim.bind(("127.0.0.1", first))
