@@ -478,7 +478,7 @@ def test_starts_that_race_agree_on_the_development_secret(tmp_path):
         start.stdin.write("\n")
         start.stdin.flush()
 
-    secrets = {start.communicate(timeout=20)[0] for start in starts}
+    secrets = {start.communicate(timeout=60)[0] for start in starts}
 
     assert len(secrets) == 1
     assert len(secrets.pop().strip()) >= 32

@@ -56,13 +56,13 @@ _left: contextvars.ContextVar["Patience | None"] = contextvars.ContextVar("left"
 class Patience:
     """What is left of the time that one request may wait for Redis, in seconds."""
 
-    seconds: float = PATIENCE
+    seconds: float
 
 
 @contextmanager
 def patience() -> Iterator[None]:
     """All Redis calls in this block share one allowance of waiting."""
-    token = _left.set(Patience())
+    token = _left.set(Patience(PATIENCE))
     try:
         yield
     finally:

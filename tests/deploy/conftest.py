@@ -43,7 +43,7 @@ def running(
     with log.open("ab") as output:
         process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd, env=env)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
@@ -55,7 +55,7 @@ def running(
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5)
@@ -142,7 +142,7 @@ def nginx() -> Iterator[Callable[..., Edge]]:
             config = home / "nginx.conf"
             config.write_text(text)
             log = home / "log"
-            check = subprocess.run([program, "-t", "-c", config], capture_output=True, text=True, timeout=20)
+            check = subprocess.run([program, "-t", "-c", config], capture_output=True, text=True, timeout=60)
             assert check.returncode == 0, check.stderr
             stack.enter_context(running([program, "-c", str(config), "-g", "daemon off;"], port, log))
             return Edge(f"http://127.0.0.1:{port}", log)
@@ -153,7 +153,7 @@ def nginx() -> Iterator[Callable[..., Edge]]:
 @pytest.fixture
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=20), cookie_jar=aiohttp.DummyCookieJar()
+        timeout=aiohttp.ClientTimeout(total=60), cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
         yield session
 

@@ -7,6 +7,8 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+from tests.conftest import free_port
+
 _GREETINGS = (b"CLIENT", b"HELLO", b"ROLE")
 
 
@@ -31,8 +33,8 @@ class Proxy:
         return f"redis://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
+        self.port = self.port or free_port()  # kept over a stop: no client's connection may take it meanwhile
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Cut every connection and refuse new ones, until `start`."""

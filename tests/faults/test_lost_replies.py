@@ -220,6 +220,7 @@ async def test_parallel_tabs_in_a_network_that_loses_half_its_answers_stay_signe
     proxy._loses = every_other
     answered = await asyncio.gather(*(tab(signed) for signed in people for _ in range(2)))
     proxy._loses = lambda data: False
+    await back_to_normal(instance)
 
     assert {status for statuses in answered for status in statuses} <= {200, 503}
     for signed in people:
