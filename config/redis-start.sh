@@ -7,6 +7,7 @@
 #
 #   REDIS_PASSWORD        of the user gatepost
 #   REDIS_ADMIN_PASSWORD  of the user operator, which replicas need; unset, there is no operator
+#   REDIS_MAXMEMORY       such as 2gb; unset, there is no bound
 #
 # Passwords come in the environment and go into files that only Redis can read: a command line is for all to see.
 set -eu
@@ -44,6 +45,7 @@ fi
   say "include $here/redis.conf"
   say "dir $data"
   say "aclfile $data/users.acl"
+  say "maxmemory ${REDIS_MAXMEMORY:-0}"
   if [ -n "${REDIS_ADMIN_PASSWORD:-}" ]; then
     say 'masteruser operator'
     say "masterauth $(quoted "$REDIS_ADMIN_PASSWORD")"
