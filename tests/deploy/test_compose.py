@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from service import settings
+from service import serving, settings
 
 from .conftest import ROOT
 
@@ -218,6 +218,12 @@ def test_nobody_has_more_rights_than_it_needs(services, name):
 def test_everyone_comes_back_and_gets_time_to_finish(services, name):
     assert services[name]["restart"] == "unless-stopped"
     assert int(services[name]["stop_grace_period"].removesuffix("s")) >= 20
+
+
+def test_an_instance_has_the_time_to_drain_and_to_finish(services, tmp_path):
+    drain = settings.load(services["gatepost-1"]["environment"], None, tmp_path).drain_seconds.total_seconds()
+
+    assert int(services["gatepost-1"]["stop_grace_period"].removesuffix("s")) > drain + serving.LINGER + serving.FINISH
 
 
 def test_every_setting_is_one_that_the_service_has(services):
