@@ -8,14 +8,15 @@ set -eu
 : "${REDIS_ADMIN_PASSWORD:?is missing: a cluster needs it. Make one like REDIS_PASSWORD}"
 export REDISCLI_AUTH="$REDIS_ADMIN_PASSWORD"
 
-say() { node=$1; shift; redis-cli --user operator -h "${node%:*}" -p "${node##*:}" "$@"; }
+cli=$(command -v redis-cli || command -v valkey-cli)
+say() { node=$1; shift; "$cli" --user operator -h "${node%:*}" -p "${node##*:}" "$@"; }
 
 for node in "$@"; do
   until [ "$(say "$node" ping 2>&1)" = PONG ]; do sleep 1; done
 done
 
 if say "$1" cluster info | grep -q '^cluster_slots_assigned:0'; then
-  redis-cli --user operator --cluster create "$@" --cluster-replicas 1 --cluster-yes
+  "$cli" --user operator --cluster create "$@" --cluster-replicas 1 --cluster-yes
 fi
 
 tries=60

@@ -60,4 +60,4 @@ fi
 mv "$config.new" "$config"
 
 unset REDIS_PASSWORD REDIS_ADMIN_PASSWORD REDISCLI_AUTH
-exec redis-server "$config"
+exec "$(command -v redis-server || command -v valkey-server)" "$config"

@@ -46,4 +46,4 @@ sentinel parallel-syncs gatepost 1"
 mv "$config.new" "$config"
 
 unset REDIS_PASSWORD REDIS_ADMIN_PASSWORD REDISCLI_AUTH
-exec redis-server "$config" --sentinel
+exec "$(command -v redis-server || command -v valkey-server)" "$config" --sentinel
