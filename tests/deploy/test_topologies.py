@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 import yaml
-from redis.sentinel import Sentinel
 
+from service.store import Store, reach
 from tests.conftest import free_port
 
 from .conftest import ROOT, Redis, installed, running
@@ -142,26 +142,26 @@ def test_sentinel_takes_over_the_single_redis_and_outlives_its_loss(stage):
     assert stage.say(chosen, "HGET", ACCOUNT, "email", user="gatepost") == "ada@example.org"
 
 
-def test_a_service_finds_the_master_with_the_line_of_the_compose_file(stage):
-    """The address that docker-compose.yml offers for .env, asked as the service asks."""
+async def asked(stage, profile):
+    """Redis' clock, asked as the service asks, by the address that docker-compose.yml offers for this profile."""
     text = (ROOT / "docker-compose.yml").read_text()
-    url = re.search(r"REDIS_URL=redis\+sentinel://(\S+)", text)[1]
-    credentials, _, rest = url.partition("@")
-    sentinels, _, master = rest.partition("/")
+    url = re.search(rf"REDIS_URL=(redis\+{profile}://\S+)", text)[1].replace(
+        "${REDIS_PASSWORD}", stage.secrets.password
+    )
+    for name, port in stage.ports.items():
+        url = re.sub(rf"\b{name}:\d+", f"127.0.0.1:{port}", url)
+    store = Store(reach(url))
+    try:
+        return await store.time()
+    finally:
+        await store.close()
+
+
+async def test_a_service_finds_the_master_with_the_line_of_the_compose_file(stage):
     stage.cast("redis", *SENTINELS)
     stage.start("redis", *SENTINELS)
 
-    filled = [part.replace("${REDIS_PASSWORD}", stage.secrets.password) for part in (credentials, master)]
-    user, _, password = filled[0].partition(":")
-    name, _, query = filled[1].partition("?")
-    options = dict(pair.split("=") for pair in query.split("&"))
-    found = Sentinel(
-        [("127.0.0.1", stage.ports[node.partition(":")[0]]) for node in sentinels.split(",")],
-        sentinel_kwargs={option.removeprefix("sentinel_"): value for option, value in options.items()},
-    ).master_for(name, username=user, password=password)
-
-    with found:
-        assert found.ping()
+    assert await asked(stage, "sentinel") > 0
 
 
 def test_a_sentinel_tells_nobody_without_a_name(stage):
@@ -177,7 +177,7 @@ def test_a_sentinel_tells_nobody_without_a_name(stage):
         stage.say("sentinel-1", "SENTINEL", "FAILOVER", "gatepost", user="gatepost")
 
 
-def test_six_nodes_become_one_cluster_once(stage):
+async def test_six_nodes_become_one_cluster_once(stage):
     nodes = [f"cluster-{number}" for number in range(1, 7)]
     stage.cast(*nodes)
     stage.start(*nodes)
@@ -190,6 +190,8 @@ def test_six_nodes_become_one_cluster_once(stage):
 
     assert "All 16384 slots covered" in create()
     assert create() == "", "the second time there is nothing to do"
+
+    assert await asked(stage, "cluster") > 0
 
     password = stage.secrets.password
     with redis.RedisCluster(
