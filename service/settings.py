@@ -33,6 +33,7 @@ _WELL_KNOWN = re.compile(
     r"|0123456789|1234567890|(.)\1{7}",
     re.IGNORECASE,
 )
+_OF_COMPOSE = ("REDIS_PASSWORD", "REDIS_ADMIN_PASSWORD", "REDIS_MAXMEMORY")  # read from the same file
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -490,7 +491,7 @@ def _short(span: timedelta) -> str:
 
 
 def _looks_like_ours(name: str) -> bool:
-    if name == "REDIS_PASSWORD" or OIDC.fullmatch(name):  # docker-compose.yml reads the first from the same file
+    if name in _OF_COMPOSE or OIDC.fullmatch(name):
         return False
     prefixes = {"OIDC"} | {known.split("_")[0] for known in NAMES if "_" in known}
     return name in NAMES or name.split("_")[0] in prefixes
