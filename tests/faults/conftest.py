@@ -14,6 +14,7 @@ import pytest
 
 from service.store import connect
 from tests.conftest import Answer, Browser, Connect, RedisServer
+from tests.faults.instances import Instance
 from tests.faults.proxy import Proxy
 
 PROMISED = 2.5  # seconds within which every request is answered, whatever becomes of Redis
@@ -51,6 +52,24 @@ def another_redis() -> Iterator[Callable[..., RedisServer]]:
     for server in started:
         server.kill()  # a master that is asked to stop waits for its replicas
         shutil.rmtree(server.directory)
+
+
+Running = Callable[..., Awaitable[Instance]]
+
+
+@pytest.fixture
+async def running(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Running]:
+    """Starts a process of the service and waits until it is ready: `await running(MAX_CONNECTIONS="50")`."""
+    started: list[Instance] = []
+
+    async def run(before: Callable[[], object] | None = None, **changes: str) -> Instance:
+        instance = Instance(tmp_path, own_redis.url, before, **changes)
+        started.append(instance)
+        return await instance.ready()
+
+    yield run
+    for instance in started:
+        await instance.clean_up()
 
 
 @contextmanager
