@@ -1,29 +1,36 @@
 # The image of one Gatepost instance. It holds no state and no secret; docker-compose.yml shows it at work.
+#
+# Built from the tag, every build has the latest fixes of the base. To build the same image again, byte by byte, name the
+# base by its digest (`docker buildx imagetools inspect python:3.13-slim` tells it) and date the files by the commit:
+#
+#   docker buildx build --build-arg PYTHON_IMAGE=python:3.13-slim@sha256:... \
+#     --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" \
+#     --output type=image,name=gatepost,rewrite-timestamp=true .
 
-FROM python:3.13-slim AS build
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
 
 # The packages go to an environment of their own, without pip: nothing in the image can install anything.
 # Wheels only, each with a known hash: no compiler is needed and no package runs code while it is installed.
 RUN python -m venv --without-pip /opt/venv
 COPY requirements/run.lock /build/run.lock
-RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
+RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
       --require-hashes --no-deps --only-binary :all: -r /build/run.lock
 
 # Compiled here, since the running image cannot write. The hash of the source decides, not its date.
 COPY service /app/service
-RUN python -m compileall -q --invalidation-mode unchecked-hash /app/service
+RUN PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib /app/service
 
 
-FROM python:3.13-slim
-
-RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
-      --shell /usr/sbin/nologin gatepost
+FROM ${PYTHON_IMAGE}
 
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app/service /app/service
 COPY config /app/config
 
 ENV PATH=/opt/venv/bin:$PATH \
+    HOME=/nonexistent \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     ENVIRONMENT=production \
@@ -32,7 +39,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 
 WORKDIR /app
 
-# By number, so that a platform can see that it is not root.
+# By number, so that a platform can see that it is not root; nothing here needs the number to have a name.
 USER 10001:10001
 
 EXPOSE 8000

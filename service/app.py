@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import structlog
 from aiohttp import web
-from redis.asyncio import Redis
 
 from service.accounts.deletion import Deletion
 from service.accounts.directory import Directory
@@ -59,7 +58,7 @@ from service.sessions.refresh_tokens import RefreshTokens
 from service.sessions.routes import routes as session_routes
 from service.sessions.signin import SignIn
 from service.settings import CONFIG, Settings
-from service.store import Store
+from service.store import Store, Topology
 from service.tokens.access import AccessTokens
 from service.tokens.check import Check
 from service.tokens.inspection import Inspection
@@ -73,10 +72,10 @@ UPKEEP_EVERY = 5.0  # seconds
 UPKEEP_SOON = 0.5  # seconds, while Redis is away
 
 
-def assemble(settings: Settings, redis: Redis, passwords: Passwords | None = None) -> Parts:
+def assemble(settings: Settings, topology: Topology, passwords: Passwords | None = None) -> Parts:
     """All parts, joined; raises `SettingsError` for a table or a key file that cannot be used."""
     vault, clock, roles = Vault(settings.secrets), Clock(), Roles.load()
-    store = Store(redis, settings.redis_wait_replicas)
+    store = Store(topology, settings.redis_wait_replicas)
     lookups, directory, audit = Lookups(store, vault), Directory(store), Audit(store, clock)
     users, families = Users(store, clock, lookups), Families(store, clock, settings)
     keys, refresh_tokens = Keys(store, clock, vault, audit, settings), RefreshTokens(vault)
@@ -180,12 +179,13 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
     with suppress(StoreUnavailable):
         await look_after(its)
         pause = UPKEEP_EVERY
-    upkeep, posting = asyncio.create_task(_keep_looking_after(its, pause)), asyncio.create_task(its.post.run())
+    upkeep = [asyncio.create_task(its.store.watch()), asyncio.create_task(_keep_looking_after(its, pause))]
+    posting = asyncio.create_task(its.post.run())
     yield
     its.post.stop()
-    upkeep.cancel()
-    with suppress(asyncio.CancelledError):
-        await upkeep
+    for task in upkeep:
+        task.cancel()
+    await asyncio.gather(*upkeep, return_exceptions=True)
     await posting
     await close(its)
 

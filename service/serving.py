@@ -18,7 +18,7 @@ from service.http.access_log import AccessLog
 from service.http.protocol import Runner, Server
 from service.parts import Parts
 from service.settings import ROOT, Settings, SettingsError
-from service.store import connect
+from service.store import reach
 
 log = structlog.get_logger("service.serving")
 
@@ -69,7 +69,7 @@ async def serve(settings: Settings) -> int:
     _heed_signals(stop)
     settings = _within_open_files(settings)
     async with open_redis(settings) as url:
-        its = assemble(settings, connect(url))
+        its = assemble(settings, reach(url))
         runner = Runner(
             make_app(its),
             access_log_class=AccessLog,

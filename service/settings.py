@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import dotenv
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from service.store.address import Address as RedisAddress
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config"
 
@@ -434,12 +436,11 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
     ]
     if settings.smtp_url and not settings.mail_from:
         found.append((("mail_from",), "MAIL_FROM is missing: SMTP_URL sends mail, and from whom would it be?"))
-    if settings.redis_url and not re.match(r"(rediss?|unix)://", settings.redis_url.get_secret_value()):
-        found.append((("redis_url",), "REDIS_URL must begin with redis://, rediss:// or unix://."))
-    elif settings.redis_url and not _has_port(settings.redis_url.get_secret_value()):
-        found.append(
-            (("redis_url",), "REDIS_URL cannot be read: write / # ? @ and % in a password as %2F %23 %3F %40 %25.")
-        )
+    if settings.redis_url:
+        try:
+            RedisAddress.read(settings.redis_url.get_secret_value())
+        except ValueError as error:
+            found.append((("redis_url",), f"REDIS_URL {error}."))
     if settings.production and not settings.redis_url:
         found.append(
             (
@@ -480,14 +481,6 @@ def _key_complaints(settings: Settings) -> list[str]:
     if settings.jwt_public_key_path and not settings.jwt_private_key_path:
         found.append("JWT_PUBLIC_KEY_PATH needs JWT_PRIVATE_KEY_PATH beside it: this service signs.")
     return found
-
-
-def _has_port(url: str) -> bool:
-    """Whether the port is one, or left out; a password with a slash in it looks like a wrong port."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 def _covers(domain: str, host: str) -> bool:

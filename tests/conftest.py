@@ -28,7 +28,7 @@ from service.app import assemble, close, look_after, make_app
 from service.limits import policies
 from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
-from service.store import connect
+from service.store import Single, Topology, connect
 from tests.mail.smtp_server import SmtpServer
 
 SECRET = "a secret that only the tests know: 0f6b1c"
@@ -70,11 +70,11 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
-        for _ in range(500):
-            if self.socket.exists() and self.cli("PING") == "PONG":
-                return
+        deadline = time.monotonic() + 30
+        while not (self.socket.exists() and self.cli("PING") == "PONG"):
+            if time.monotonic() > deadline:
+                raise TimeoutError("redis-server did not start")
             time.sleep(0.01)
-        raise TimeoutError("redis-server did not start")
 
     def cli(self, *command: str | int) -> Any:
         """Say something to it over a connection of its own."""
@@ -97,7 +97,18 @@ class RedisServer:
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(30)
+
+
+@pytest.fixture(autouse=True)
+def bounds_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide, so that a machine that is busy for a second is no outage; tests of outages override this."""
+    widen_bounds(monkeypatch)
+
+
+def widen_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("node.ANSWER", "node.CONNECT", "store.ANSWER", "store.PATIENCE"):
+        monkeypatch.setattr(f"service.store.{bound}", 30.0)
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +139,23 @@ def own_redis() -> Iterator[RedisServer]:
     shutil.rmtree(directory)
 
 
+@pytest.fixture
+def another_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Starts further servers: `another_redis("--replicaof", "127.0.0.1", "7001")`."""
+    started: list[RedisServer] = []
+
+    def start(*options: str) -> RedisServer:
+        server = RedisServer(Path(tempfile.mkdtemp(prefix="gp-")))
+        started.append(server)
+        server.start(*options)
+        return server
+
+    yield start
+    for server in started:
+        server.kill()  # a master that is asked to stop waits for its replicas
+        shutil.rmtree(server.directory)
+
+
 Connect = Callable[[], Redis]
 
 
@@ -138,7 +166,8 @@ def connecting(request: pytest.FixtureRequest) -> Connect:
         url = request.getfixturevalue("redis_server").url
         return lambda: connect(url)
     server = fakeredis.FakeServer()
-    return lambda: fakeredis.FakeAsyncRedis(server=server, decode_responses=True)
+    # The pool in memory refuses whom the real one lets wait: it has room for everybody.
+    return lambda: fakeredis.FakeAsyncRedis(server=server, decode_responses=True, max_connections=10_000)
 
 
 @pytest.fixture
@@ -159,7 +188,8 @@ WIDE = ",".join(f"{name}=10000/1h" for name in sorted(policies.NAMES))
 def cheap_passwords(**changes: Any) -> Passwords:
     """Real argon2id, with parameters that cost next to nothing."""
     parameters = replace(ARGON2ID, memory_cost=8, time_cost=1)
-    return Passwords(**{"common": COMMON, "queue": 1000, "parameters": parameters, "workers": 2, **changes})
+    roomy = {"queue": 1000, "patience": 30.0}
+    return Passwords(**{"common": COMMON, "parameters": parameters, "workers": 2, **roomy, **changes})
 
 
 Assembling = Callable[..., Awaitable[Parts]]
@@ -170,8 +200,8 @@ async def assembling(connecting: Connect) -> AsyncIterator[Assembling]:
     """Joins the parts of one more instance on the same Redis: `await assembling(MAX_SESSIONS_PER_USER="3")`."""
     made: list[Parts] = []
 
-    async def assembled(redis: Redis | None = None, passwords: Passwords | None = None, **changes: str) -> Parts:
-        its = assemble(settings_for(**changes), redis or connecting(), passwords or cheap_passwords())
+    async def assembled(topology: Topology | None = None, passwords: Passwords | None = None, **changes: str) -> Parts:
+        its = assemble(settings_for(**changes), topology or Single(connecting()), passwords or cheap_passwords())
         await look_after(its)
         made.append(its)
         return its
@@ -214,11 +244,22 @@ def later(request: pytest.FixtureRequest) -> Iterator[Later]:
             elif await redis.type(key) == "zset":
                 entries = await redis.zrange(key, 0, -1, withscores=True)
                 await redis.zadd(key, {member: score - ms for member, score in entries})
+            elif await redis.type(key) == "stream":
+                await _idle_longer(redis, key, ms)
             if ttl > 0:
                 await (redis.pexpire(key, ttl - ms) if ttl > ms else redis.delete(key))
         await redis.aclose()
 
     yield aged
+
+
+async def _idle_longer(redis: Redis, stream: str, ms: int) -> None:
+    """As if every entry that waits for its consumer to be done had been handed out so much earlier."""
+    for group in await redis.xinfo_groups(stream):
+        for entry in await redis.xpending_range(stream, group["name"], "-", "+", 10_000):
+            idle = entry["time_since_delivered"] + ms
+            claim = ("XCLAIM", stream, group["name"], entry["consumer"], 0, entry["message_id"])
+            await redis.execute_command(*claim, "IDLE", idle, "JUSTID")
 
 
 def _older(value: str, ms: int) -> str:
@@ -319,17 +360,33 @@ async def mail() -> AsyncIterator[SmtpServer]:
 emails = (f"person{number}@example.org" for number in itertools.count())
 
 
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_ports = itertools.count(20_000 + 1_000 * (_WORKER % 12))
+def _ports() -> Iterator[int]:
+    """Ports below those that clients are given, in blocks of a hundred.
+
+    The first port of a block is held by the process that uses the block, for as long as it lives, so that no other
+    process of tests on this machine, of the same run or of another, takes a port between our look and its use.
+    """
+    for first in range(11_000, 32_000, 100):
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", first))
+        except OSError:
+            claim.close()
+            continue
+        claim.detach()  # open until the process ends
+        yield from range(first + 1, first + 100)
+
+
+_next_ports = _ports()
 
 
 def free_port() -> int:
     """A port for a server of this test alone: not one that a client's connection or a test beside us may take."""
-    for port in _ports:
+    for port in _next_ports:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError
+    raise AssertionError("no port is free")
 
 
 def in_ci() -> bool:

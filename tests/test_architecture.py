@@ -11,7 +11,7 @@ import pytest
 
 from service.app import assemble, make_app
 from service.settings import ROOT
-from service.store import connect
+from service.store import reach
 from tests.conftest import cheap_passwords, settings_for
 
 SERVICE = ROOT / "service"
@@ -66,6 +66,7 @@ def is_core(path: Path) -> bool:
     return not name.startswith(("service.http", *ENTRY)) and path.name != "routes.py" and name not in ("service.parts",)
 
 
+STORE = sorted(SERVICE.glob("store/*.py"))
 CORES = [path for path in MODULES if is_core(path)]
 
 
@@ -95,19 +96,17 @@ def test_nobody_imports_what_stands_above(path):
 
 
 def test_http_does_not_know_the_features_routes_and_the_store_knows_no_feature():
-    assert {name for name in imports(SERVICE / "store.py") if name.startswith("service")} <= {
+    known = {name for path in STORE for name in imports(path) if name.startswith("service")}
+
+    assert {name for name in known if not name.startswith("service.store")} == {
         "service.errors",
         "service.errors.StoreUnavailable",
     }
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) != "service.store"], ids=name_of)
+@pytest.mark.parametrize("path", sorted(set(MODULES) - set(STORE)), ids=name_of)
 def test_only_the_store_talks_to_redis(path):
-    """The type may be named where a client is handed on; only `store.py` makes one."""
-    found = {name for name in imports(path) if name == "redis" or name.startswith("redis.")}
-
-    assert found <= {"redis.asyncio", "redis.asyncio.Redis"}
-    assert not found or name_of(path) == "service.app"
+    assert {name for name in imports(path) if name == "redis" or name.startswith("redis.")} == set()
 
 
 # What is kept in Redis
@@ -212,7 +211,7 @@ def test_every_folder_is_shipped_with_its_scripts(path):
 
 @pytest.fixture(scope="module")
 def routes():
-    its = assemble(settings_for(), connect("redis://127.0.0.1:1"), cheap_passwords())
+    its = assemble(settings_for(), reach("redis://127.0.0.1:1"), cheap_passwords())
     yield [route for route in make_app(its).router.routes() if route.method not in ("OPTIONS", "HEAD")]
     its.passwords.close()
 
@@ -248,7 +247,7 @@ def test_only_these_routes_are_for_anyone(routes):
 
 
 def test_roles_and_permissions_that_routes_ask_for_exist(routes):
-    its = assemble(settings_for(), connect("redis://127.0.0.1:1"), cheap_passwords())
+    its = assemble(settings_for(), reach("redis://127.0.0.1:1"), cheap_passwords())
     permissions = set().union(*its.roles.table.values())
     its.passwords.close()
 

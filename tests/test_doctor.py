@@ -3,7 +3,7 @@
 import pytest
 
 from service.doctor import Level, cookies_between, examine, same_site
-from service.store import connect
+from service.store import reach
 from tests.conftest import settings_for
 
 
@@ -19,7 +19,7 @@ def on(assembling, own_redis):
     """Parts on a real Redis of the test's own."""
 
     async def joined(**changes):
-        return await assembling(connect(own_redis.url), **changes)
+        return await assembling(reach(own_redis.url), **changes)
 
     return joined
 

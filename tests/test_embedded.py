@@ -21,7 +21,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from service import embedded
 from service.embedded import EmbeddedRedis, EmbeddedRedisError
 
-pytestmark = pytest.mark.timeout(30)
 SERVERS = list(embedded.servers())
 CHECKOUT = Path(__file__).parents[1]
 
@@ -67,7 +66,7 @@ async def another(directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     finally:
         if process.returncode is None:
             process.stdin.close()
-            await asyncio.wait_for(process.wait(), 15)
+            await asyncio.wait_for(process.wait(), 60)
 
 
 async def said(process: asyncio.subprocess.Process) -> dict:
@@ -79,14 +78,14 @@ async def pid_of(client: Redis) -> int:
 
 
 async def until(happens: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not happens():
             await asyncio.sleep(0.02)
 
 
 async def answering(client: Redis) -> None:
     """Return when the client's URL answers again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await client.ping()

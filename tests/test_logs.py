@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +20,7 @@ import pytest
 from aiohttp import ClientError, ClientSession, CookieJar
 
 from service.settings import ROOT
-from tests.conftest import RedisServer
-
-pytestmark = pytest.mark.timeout(60)
+from tests.conftest import RedisServer, free_port
 
 EMAIL, OTHER = "canary.person@example.org", "canary.typo@example.org"
 PASSWORD, NEW, WRONG = "canary-one-password-1", "canary-two-password-2", "canary-wrong-password-3"
@@ -44,9 +41,7 @@ class Journey:
 
 
 def start(redis: RedisServer, directory: Path, log_format: str) -> tuple[subprocess.Popen[bytes], str, Path]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environ = {
         "PATH": os.environ["PATH"],
         "PORT": str(port),
@@ -70,7 +65,7 @@ async def live(url: str, journey: Journey) -> None:
     """Everything that can be done, and most of what can be done wrong."""
     jar = CookieJar(unsafe=True, treat_as_secure_origin=url)
     async with ClientSession(url, cookie_jar=jar) as session:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     async with session.get("/ready") as answer:
@@ -151,7 +146,7 @@ async def live(url: str, journey: Journey) -> None:
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(raw)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 refused = await reader.readline()
         finally:
             writer.close()
@@ -166,7 +161,7 @@ def travel(log_format: str) -> Journey:
     try:
         asyncio.run(live(url, journey))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         journey.lines = output.read_text().split("\n")
         if log_format == "json":
             found = [line for line in journey.lines if line.startswith("{")]

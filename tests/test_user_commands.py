@@ -11,8 +11,6 @@ import pytest
 from service.settings import ROOT
 from tests.conftest import PASSWORD, SECRET
 
-pytestmark = pytest.mark.timeout(90)
-
 
 @pytest.fixture
 def connecting(connecting_for_real):
@@ -31,7 +29,7 @@ def command(redis_server, tmp_path):
         called = [sys.executable, "-m", "service", *arguments]
         if background:
             return subprocess.Popen(called, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True)
-        return subprocess.run(called, cwd=tmp_path, env=environ, input=said, capture_output=True, text=True, timeout=40)
+        return subprocess.run(called, cwd=tmp_path, env=environ, input=said, capture_output=True, text=True, timeout=60)
 
     return run
 

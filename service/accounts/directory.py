@@ -147,9 +147,9 @@ class Directory:
         """The indexes of users there are, each with the role it is for or "" ."""
         found, cursor = {_USERS: "", _DISABLED: "", _ADMINS: ""}, 0
         while True:
-            cursor, keys = await self._store.one(("SCAN", cursor, "MATCH", _ROLE + "*", "COUNT", 500))
+            cursor, keys = await self._store.scan(_ROLE + "*", cursor)
             found |= {key: key.removeprefix(_ROLE) for key in keys}
-            if not int(cursor):
+            if not cursor:
                 return found
 
     async def entries(self, index: str, cursor: int) -> tuple[int, list[str]]:

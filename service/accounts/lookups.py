@@ -85,11 +85,11 @@ class Lookups:
 
     async def scan(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         """Some of the lookups that are for good, each with its user, and where to go on; 0 is the end."""
-        cursor, keys = await self._store.one(("SCAN", cursor, "COUNT", 500))
+        cursor, keys = await self._store.scan("*", cursor)
         keys = [key for key in keys if key.startswith(("email:", "identity:"))]
         replies = await self._store.run(*(ask for key in keys for ask in (("GET", key), ("PTTL", key)))) if keys else []
         held = zip(keys, replies[::2], replies[1::2], strict=True)
-        return int(cursor), [(key, user_id) for key, user_id, lapses in held if user_id and lapses == -1]
+        return cursor, [(key, user_id) for key, user_id, lapses in held if user_id and lapses == -1]
 
     async def untouched(self) -> bool:
         """Whether no account has ever been made or looked for here."""

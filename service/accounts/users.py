@@ -376,8 +376,8 @@ class Users:
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
         """Some of the ids there are, and where to go on; 0 is the end. An id may come twice."""
-        cursor, keys = await self._store.one(("SCAN", cursor, "MATCH", _key("*"), "COUNT", 500))
-        return int(cursor), [key[len(_key("")) - 1 : -1] for key in keys]
+        cursor, keys = await self._store.scan(_key("*"), cursor)
+        return cursor, [key[len(_key("")) - 1 : -1] for key in keys]
 
     def noting_login(self, user_id: str) -> Command:
         """The command that notes a sign-in, to travel with another."""

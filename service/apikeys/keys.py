@@ -110,7 +110,9 @@ class ApiKeys:
         entry = await self._store.one(("HGET", _list(user_id), key_id)) if is_id(key_id) else None
         if entry is None:
             return False
-        await self._store.one(("DEL", _key(_Entry.read(entry).digest)), durable=True)
+        ending: Command = ("DEL", _key(_Entry.read(entry).digest))
+        await self._store.one(ending, durable=True)
+        self._store.insist(ending)
         await self._store.one(("HDEL", _list(user_id), key_id))
         return True
 
@@ -118,7 +120,10 @@ class ApiKeys:
         """Revoke every key of a user, and leave no trace of them; the ids of those that there were."""
         entries = await self._store.one(("HGETALL", _list(user_id)))
         gone: list[Command] = [("DEL", _key(_Entry.read(entry).digest)) for entry in entries.values()]
-        await self._store.run(*gone, ("DEL", _list(user_id)), durable=True)
+        await self._store.run(*gone, durable=True, apart=True)
+        for command in gone:
+            self._store.insist(command)
+        await self._store.one(("DEL", _list(user_id)))
         return tuple(entries)
 
     async def holder(self, text: str) -> Principal:
@@ -159,7 +164,7 @@ class ApiKeys:
         due = {digest: at for digest, at in self._used.items() if digest not in self._noted}
         if not due:
             return
-        await self._store.run(*(_NOTE(_key(digest), int(at * 1000)) for digest, at in due.items()))
+        await self._store.run(*(_NOTE(_key(digest), int(at * 1000)) for digest, at in due.items()), apart=True)
         self._noted |= dict.fromkeys(due, now)
         self._used = {digest: at for digest, at in self._used.items() if at != due.get(digest)}
 

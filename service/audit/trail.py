@@ -174,12 +174,12 @@ class Audit:
     async def forget(self, *user_ids: str) -> None:
         """Take the streams of users who are gone away; the trail stays."""
         if user_ids:
-            await self._store.run(*(("DEL", _of(user_id)) for user_id in user_ids))
+            await self._store.run(*(("DEL", _of(user_id)) for user_id in user_ids), apart=True)
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
         """Some of the users with a stream, and where to go on; 0 is the end."""
-        cursor, keys = await self._store.one(("SCAN", cursor, "MATCH", _of("*"), "COUNT", 500))
-        return int(cursor), [key[len(_of("")) - 1 : -1] for key in keys]
+        cursor, keys = await self._store.scan(_of("*"), cursor)
+        return cursor, [key[len(_of("")) - 1 : -1] for key in keys]
 
     async def _page(
         self, stream: str, wanted: Wanted, cursor: str | None, limit: int
@@ -212,7 +212,7 @@ class Audit:
 
     async def _send(self, entries: list[_Entry]) -> None:
         try:
-            await self._store.run(*(command for entry in entries for command in _writing(entry)))
+            await self._store.run(*(command for entry in entries for command in _writing(entry)), apart=True)
         except StoreUnavailable:
             self._missed(entries)
         except Exception:

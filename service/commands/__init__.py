@@ -27,7 +27,7 @@ from service.errors import ServiceError, StoreUnavailable
 from service.parts import Parts
 from service.serving import open_redis, serve
 from service.settings import Settings, SettingsError, load
-from service.store import connect
+from service.store import reach
 
 T = TypeVar("T")
 OK, FAILED, MISCONFIGURED = 0, 1, 3
@@ -93,7 +93,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 async def _opened(settings: Settings) -> AsyncIterator[Parts]:
     """The parts, on the service's own Redis."""
     async with open_redis(settings) as url:
-        its = assemble(settings, connect(url))
+        its = assemble(settings, reach(url))
         try:
             with suppress(
                 StoreUnavailable

@@ -121,7 +121,14 @@ class Joining:
         if not existing.email_verified and await self._users.strip(existing.id):
             existing = await self._evict(existing, person, provider, client)
         # Verified on both sides now, or verified here a moment ago by somebody else's request.
-        await self._users.link(existing, _identity(person, provider), Linking.OWNER)
+        identity = _identity(person, provider)
+        try:
+            await self._users.link(existing, identity, Linking.OWNER)
+        except IdentityInUse:
+            if any(held.provider == provider and not held.same_as(identity) for held in existing.identities):
+                raise
+            # What was found is a registration that came second, or somebody else's request has linked the identity.
+            return None
         await self._audit.record(Event.IDENTITY_LINKED, user_id=existing.id, provider=provider, client=client)
         if (joined := await self._users.find(existing.id)) is None:
             raise StoreUnavailable

@@ -8,9 +8,10 @@ Redis
                               epoch       grows when rights or password change; older access tokens are stale
                               expires a week after the last session would have
 
-`start.lua`, `rotate.lua`, `end.lua`, `revoke.lua` and `forget.lua` are the only writers; each is one atomic step on
-this one key, and each may be repeated harmlessly. `rule.py` tells the rotation rule. How many sessions there are is
-counted beside it, by `accounts/directory.py`; nothing here depends on that.
+`start.lua`, `rotate.lua`, `end.lua`, `revoke.lua`, `forget.lua` and `again.lua` are the only writers; each is one
+atomic step on this one key, and each may be repeated harmlessly. What ends something is said again to a master that
+takes over within a minute (`again.lua`): it may not have heard. `rule.py` tells the rotation rule. How many sessions
+there are is counted beside it, by `accounts/directory.py`; nothing here depends on that.
 """
 
 from collections.abc import Iterable
@@ -37,6 +38,7 @@ _ROTATE = Script(_HERE / "rotate.lua")
 _END = Script(_HERE / "end.lua")
 _FORGET = Script(_HERE / "forget.lua")
 _REVOKE = Script(_HERE / "revoke.lua")
+_AGAIN = Script(_HERE / "again.lua")
 _TOMBSTONES_LAST = timedelta(days=7)
 _PRECISION = 60_000  # ms by which the count of sessions may be late
 
@@ -163,7 +165,8 @@ class Families:
         )
         now = int(self._clock.now() * 1000)
         counting = self._directory.session_opens(user_id, sid, now, now + min(self._lifetimes[:2]))
-        match (await self._store.run(*counting, command, *beside))[len(counting)]:
+        answer, *_ = await self._store.run(command, *beside, aside=counting)
+        match answer:
             case ["started", told, expires_at, *replaced]:
                 moment = self._moment(told)
                 await self.count_no_more(user_id, replaced)
@@ -186,10 +189,11 @@ class Families:
         )
         lasts = int(self._clock.now() * 1000) + self._lifetimes[0]
         counting = self._directory.session_lasts(token.user_id, token.session_id, lasts)
-        answer, *replies, _ = await self._store.run(command, *beside, counting)
+        answer, *replies = await self._store.run(command, *beside, aside=[counting])
         match answer:
             case ["reuse", _, now]:
                 self._moment(now)
+                self._insist(token.user_id, EndReason.REUSE, [token.session_id])
                 raise RefreshTokenReused
             case ["expired", rotations, now]:
                 self._moment(now)
@@ -238,7 +242,9 @@ class Families:
         fields: dict[str, str] = await self._store.one(("HGETALL", _key(user_id)))
         counted = [sid for sid in fields if is_id(sid)]
         uncounting = self._directory.sessions_end(user_id, counted)
-        ended, *_ = await self._store.run(_FORGET(_key(user_id), self._afterlife), *uncounting, durable=True)
+        forgetting = _FORGET(_key(user_id), self._afterlife)
+        (ended,) = await self._store.run(forgetting, durable=True, aside=uncounting)
+        self._insist(user_id, EndReason.BY_ADMIN, {*counted, *ended})
         await self.count_no_more(user_id, set(ended).difference(counted))
         return tuple(ended)
 
@@ -254,8 +260,8 @@ class Families:
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
         """Some of the users with sessions, and where to go on; 0 is the end."""
-        cursor, keys = await self._store.one(("SCAN", cursor, "MATCH", _key("*"), "COUNT", 500))
-        return int(cursor), [key[len(_key("")) - 1 : -1] for key in keys]
+        cursor, keys = await self._store.scan(_key("*"), cursor)
+        return cursor, [key[len(_key("")) - 1 : -1] for key in keys]
 
     async def of(self, user_id: str) -> list[Session]:
         """The live sessions of a user, the one used last first."""
@@ -286,6 +292,7 @@ class Families:
         until = _ms(timedelta(seconds=jti_expires) + self._tolerance)
         command = _REVOKE(_key(user_id), session_id, jti, until, EndReason.REVOKED)
         self._moment(await self._store.one(command, durable=True))
+        self._store.insist(command)
 
     async def expiry(self, token: RefreshToken) -> datetime | None:
         """When the session of a refresh token expires; `None` where the token would be refused."""
@@ -323,11 +330,28 @@ class Families:
             self._afterlife,
         )
         # Ending all a second time would end the session of somebody who has signed in again between the two tries.
-        ended, _, now, told = await self._store.one(command, durable=True, once=session_id == "*")
+        ended, epoch, now, told = await self._store.one(command, durable=True, once=session_id == "*")
         self._moment(now)
         rotations = {sid: int(count) for sid, count in zip(told[::2], told[1::2], strict=True)}
+        named = {session_id} if is_id(session_id) else set()
+        self._insist(user_id, reason, named | rotations.keys(), int(epoch) if grow else 0, jti, jti_expires)
         await self.count_no_more(user_id, rotations)
         return Ended(int(ended), rotations)
+
+    def _insist(
+        self,
+        user_id: str,
+        reason: EndReason,
+        session_ids: Iterable[str],
+        epoch: int = 0,
+        jti: str = "",
+        jti_expires: float = 0,
+    ) -> None:
+        until = int(jti_expires * 1000)
+        command = _AGAIN(
+            _key(user_id), reason, self._lifetimes[2], epoch, self._afterlife, jti, until, *sorted(session_ids)
+        )
+        self._store.insist(command)
 
     async def count(self, user_id: str, session_id: str, expires: int) -> None:
         """Count a live session until it expires (ms)."""

@@ -54,7 +54,7 @@ async def everything(redis) -> dict[str, object]:
 
 async def posted(redis) -> None:
     """Wait until every letter is out."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await redis.xlen("outbox"):
             await asyncio.sleep(0.01)
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.accounts.importing import Fate, Importing
 from service.errors import StoreUnavailable
-from service.store import connect
+from service.store import reach
 from tests.conftest import PASSWORD
 
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
@@ -109,7 +109,7 @@ async def test_two_imports_at_once_make_each_account_once(assembling):
 @pytest.mark.parametrize("connecting", ["redis"], indirect=True)
 async def test_a_redis_that_stays_away_ends_the_import_and_the_rest_may_follow(assembling, own_redis, monkeypatch):
     monkeypatch.setattr("service.accounts.importing.PATIENCE", 1)
-    its = await assembling(connect(own_redis.url))
+    its = await assembling(reach(own_redis.url))
     importing = Importing(its.users, its.passwords, its.roles)
     lines = [line(f"person{n}@example.org") for n in range(50)]
     await importing.run(lines[:20])

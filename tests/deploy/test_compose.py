@@ -9,11 +9,14 @@ import sys
 import pytest
 import yaml
 
-from service import settings
+from service import serving, settings
 
 from .conftest import ROOT
 
 INSTANCES = ("gatepost-1", "gatepost-2", "gatepost-3")
+SENTINEL = ("redis-2", "redis-3", "sentinel-1", "sentinel-2", "sentinel-3")
+CLUSTER = tuple(f"cluster-{number}" for number in range(1, 7))
+STORES = ("redis", *SENTINEL, *CLUSTER)
 GIVEN = {"AUTH_SECRET": "a-Long.and_random-Secret;0f-m0re/than+32*bytes", "REDIS_PASSWORD": "5f2c"}
 VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^${}]*))?\}")
 
@@ -34,15 +37,15 @@ def filled(value, given):
     def put(match):
         name, kind, rest = match.groups()
         if found := given.get(name):
-            return found
+            return found.replace("${", "$\0{")  # what a value holds is not looked at again
         if kind == ":?":
             raise Missing(f"{name} {rest}")
         return rest or ""
 
-    while "${" in value:
-        value, count = VARIABLE.subn(put, value)
-        assert count, f"not a variable docker compose knows: {value}"
-    return value
+    while VARIABLE.search(value):
+        value = VARIABLE.sub(put, value)
+    assert "${" not in value, f"not a variable docker compose knows: {value}"
+    return value.replace("$\0{", "${")
 
 
 def compose(**given):
@@ -108,26 +111,72 @@ def test_only_nginx_can_be_reached_and_only_from_this_machine(services):
 
 
 def test_redis_can_be_reached_by_the_instances_alone(parts, services):
-    assert services["redis"]["networks"] == ["store"]
     assert parts["networks"]["store"]["internal"] is True
-    assert {name for name, service in services.items() if "store" in service["networks"]} == {"redis", *INSTANCES}
+    assert {name for name, service in services.items() if "store" in service["networks"]} == {
+        *(*STORES, "cluster-create", *INSTANCES)
+    }
+    assert all(list(services[name]["networks"]) == ["store"] for name in (*STORES, "cluster-create"))
 
 
-def test_redis_asks_for_a_password_and_the_instances_have_it(services):
-    command = services["redis"]["command"]
+def test_every_redis_has_an_address_that_nobody_else_can_get(parts, services):
+    (pool,) = parts["networks"]["store"]["ipam"]["config"]
+    network, others = (ipaddress.ip_network(pool[name]) for name in ("subnet", "ip_range"))
+    addresses = [ipaddress.ip_address(services[name]["networks"]["store"]["ipv4_address"]) for name in STORES]
 
-    assert command[command.index("--requirepass") + 1] == GIVEN["REDIS_PASSWORD"]
+    assert len(set(addresses)) == len(STORES)
+    assert all(each in network and each not in others for each in addresses)
+
+
+def test_the_network_of_redis_can_be_moved_with_one_variable():
+    moved = compose(**GIVEN, STORE_NETWORK="192.168.98")
+
+    assert "10.213.78" not in yaml.safe_dump(moved)
+
+
+def test_the_instances_come_as_a_user_who_may_do_what_they_need(services):
     for name in INSTANCES:
-        assert services[name]["environment"]["REDIS_URL"] == f"redis://:{GIVEN['REDIS_PASSWORD']}@redis:6379/0"
+        assert services[name]["environment"]["REDIS_URL"] == f"redis://gatepost:{GIVEN['REDIS_PASSWORD']}@redis:6379/0"
+    assert re.search(r"^user gatepost ", (ROOT / "config/redis-users.acl").read_text(), re.MULTILINE)
 
 
-def test_redis_keeps_what_it_is_told(parts, services):
-    redis = services["redis"]
+def test_no_secret_is_on_a_command_line(services):
+    given = {"REDIS_PASSWORD": "the-password", "REDIS_ADMIN_PASSWORD": "the-other-password"}
+    for service in compose(**(GIVEN | given))["services"].values():
+        shown = str(service.get("command", "")) + str(service.get("healthcheck", ""))
+        assert not any(secret in shown for secret in given.values())
 
-    assert "./config/redis.conf:/etc/redis.conf:ro" in redis["volumes"]
-    assert redis["command"][:2] == ["redis-server", "/etc/redis.conf"]
-    assert "redis:/data" in redis["volumes"]
-    assert "redis" in parts["volumes"]
+
+@pytest.mark.parametrize("name", STORES)
+def test_redis_keeps_what_it_is_told(parts, services, name):
+    """A volume of its own each; the file that it starts from is one of this repository, and says `appendonly yes`."""
+    files = {file["target"]: parts["configs"][file["source"]]["file"] for file in services[name]["configs"]}
+    shell, script, *_ = services[name]["command"]
+
+    assert services[name]["volumes"] == [f"{name}:/data"]
+    assert name in parts["volumes"]
+    assert shell == "sh"
+    assert files[script] in ("./config/redis-start.sh", "./config/sentinel-start.sh")
+    assert all((ROOT / file).is_file() for file in files.values())
+
+
+def test_a_profile_adds_to_what_runs_without_one(services):
+    """So `docker compose up` needs no setting, and Sentinel takes the single Redis, accounts and all, as its master."""
+    profiles = {name: " ".join(service["profiles"]) for name, service in services.items() if "profiles" in service}
+
+    assert profiles == dict.fromkeys(SENTINEL, "sentinel") | dict.fromkeys((*CLUSTER, "cluster-create"), "cluster")
+
+
+@pytest.mark.parametrize("profile", ["sentinel", "cluster"])
+def test_the_lines_for_a_profile_name_what_it_starts(services, profile):
+    text = (ROOT / "docker-compose.yml").read_text()
+    url = re.search(rf"^#   COMPOSE_PROFILES={profile}\n#   REDIS_URL=(\S+)$", text, re.MULTILINE)[1]
+    user, _, rest = url.removeprefix(f"redis+{profile}://").partition(":")
+    nodes = rest.partition("@")[2].partition("/")[0].split(",")
+
+    assert user == "gatepost"
+    assert len(nodes) == 3
+    assert all(profile in services[node.partition(":")[0]]["profiles"] for node in nodes)
+    assert compose(**GIVEN, REDIS_URL=url)["services"]["gatepost-1"]["environment"]["REDIS_URL"] == url
 
 
 @pytest.mark.parametrize("name", ["AUTH_SECRET", "REDIS_PASSWORD"])
@@ -139,7 +188,7 @@ def test_a_missing_secret_stops_the_start_with_the_command_that_makes_one(name):
 def test_everyone_has_a_health_check(services):
     """The instances' is in the image."""
     assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()
-    for name in ("nginx", "redis"):
+    for name in ("nginx", *STORES):
         assert services[name]["healthcheck"]["test"]
 
 
@@ -148,10 +197,14 @@ def test_nobody_starts_before_what_it_needs_is_healthy(services):
 
     assert services["nginx"]["depends_on"] == dict.fromkeys(INSTANCES, healthy)
     for name in INSTANCES:
-        assert services[name]["depends_on"] == {"redis": healthy}
+        assert services[name]["depends_on"] == {
+            "redis": healthy,
+            "sentinel-1": healthy | {"required": False},
+            "cluster-create": {"condition": "service_completed_successfully", "required": False},
+        }
 
 
-@pytest.mark.parametrize("name", ["nginx", "redis", *INSTANCES])
+@pytest.mark.parametrize("name", ["nginx", *STORES, "cluster-create", *INSTANCES])
 def test_nobody_has_more_rights_than_it_needs(services, name):
     service = services[name]
 
@@ -161,10 +214,16 @@ def test_nobody_has_more_rights_than_it_needs(services, name):
     assert service.get("user", "the image's own") != "root"
 
 
-@pytest.mark.parametrize("name", ["nginx", "redis", *INSTANCES])
+@pytest.mark.parametrize("name", ["nginx", *STORES, *INSTANCES])
 def test_everyone_comes_back_and_gets_time_to_finish(services, name):
     assert services[name]["restart"] == "unless-stopped"
     assert int(services[name]["stop_grace_period"].removesuffix("s")) >= 20
+
+
+def test_an_instance_has_the_time_to_drain_and_to_finish(services, tmp_path):
+    drain = settings.load(services["gatepost-1"]["environment"], None, tmp_path).drain_seconds.total_seconds()
+
+    assert int(services["gatepost-1"]["stop_grace_period"].removesuffix("s")) > drain + serving.LINGER + serving.FINISH
 
 
 def test_every_setting_is_one_that_the_service_has(services):
@@ -196,6 +255,6 @@ def test_the_commands_that_make_secrets_work():
     """Run as they are written in the message, with this Python."""
     for code in set(re.findall(r'\?is missing\..*python3 -c "(.*?)"', (ROOT / "docker-compose.yml").read_text())):
         made = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20, env=dict(os.environ)
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=dict(os.environ)
         )
         assert len(made.stdout.strip()) >= 64

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import re
+import secrets
+import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -45,7 +47,9 @@ def copied():
 
 
 def test_every_stage_starts_from_the_same_small_python():
-    assert [rest.split()[0] for word, rest in instructions() if word == "FROM"] == ["python:3.13-slim"] * 2
+    """Which a build argument may name by digest, for both at once."""
+    assert [rest for word, rest in instructions() if word == "ARG"] == ["PYTHON_IMAGE=python:3.13-slim"]
+    assert [rest.split()[0] for word, rest in instructions() if word == "FROM"] == ["${PYTHON_IMAGE}"] * 2
 
 
 def test_packages_are_installed_from_the_lock_by_hash_and_nothing_else():
@@ -93,6 +97,55 @@ def test_the_image_is_set_up_for_production():
 def test_what_is_copied_is_there():
     assert {"service", "config", "requirements/run.lock"} == set(copied())
     assert [path for path in copied() if not (ROOT / path).exists()] == []
+
+
+def compiled(home):
+    """The service as the image has it, made with the command of the Dockerfile and this Python."""
+    (command,) = [rest for word, rest in instructions() if word == "RUN" and "compileall" in rest]
+    shutil.copytree(ROOT / "service", home / "service", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "config", home / "config", ignore=shutil.ignore_patterns(*ignored_config()))
+    assert command.endswith(" /opt/venv/lib /app/service")
+    command = command.replace("python ", f"{sys.executable} ", 1).replace(" /opt/venv/lib /app/service", " service")
+    subprocess.run(command, shell=True, cwd=home, check=True, timeout=60)
+    return {path.relative_to(home): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+def ignored_config():
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    return [rule.removeprefix("config/") for rule in rules if rule.startswith("config/")]
+
+
+def test_the_same_source_compiles_to_the_same_bytes_whatever_its_date(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    made = compiled(first)
+    for path in (first / "service").rglob("*.py"):
+        os.utime(path, (1, 1))
+    shutil.rmtree(first)
+    again = compiled(second)
+
+    # The path of the source is in a compiled file, and is /app/service in every image.
+    assert again.keys() == made.keys()
+    assert [path for path in made if made[path] != again[path]] == []
+    assert any(path.suffix == ".pyc" for path in made)
+
+
+def test_the_service_needs_no_more_of_the_checkout_than_the_image_has(tmp_path, redis_server):
+    """And writes nothing there, with a home that does not exist."""
+    files = compiled(tmp_path)
+    env = dict(pair.split("=", 1) for pair in only("ENV", final_stage()).split())
+    env |= {"PATH": os.environ["PATH"], "AUTH_SECRET": secrets.token_urlsafe(48), "REDIS_URL": redis_server.url}
+    made = subprocess.run(
+        [sys.executable, "-m", "service", "create-admin", "root@example.org"],
+        cwd=tmp_path,
+        env=env,
+        input="a long and private sentence\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()} == set(files)
 
 
 def test_nothing_but_what_is_copied_reaches_the_builder():

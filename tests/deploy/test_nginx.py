@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 
 import pytest
 from aiohttp import web
 from yarl import URL
+
+from service import serving
+
+from .conftest import ROOT
 
 INSTANCES = ("gatepost-1:8000", "gatepost-2:8000", "gatepost-3:8000")
 NOBODY = "127.0.0.1:9"  # the discard port: nothing listens there
@@ -203,8 +208,28 @@ async def test_no_log_holds_an_oauth_code(nginx, backend, client, alive):
     async with client.get(f"{edge.url}{path}?code=c0de&state=5tate", headers=referer) as answer:
         assert answer.status == (200 if alive else 503)
 
-    async with asyncio.timeout(5):  # a request is logged once it is over, which the client may know first
+    async with asyncio.timeout(60):  # a request is logged once it is over, which the client may know first
         while f'"GET {path}" {answer.status}' not in (log := edge.log.read_text()):
             await asyncio.sleep(0.02)
     assert "c0de" not in log
     assert "5tate" not in log
+
+
+def lasting(name, config):
+    """Seconds that a directive gives, at every place where it stands."""
+    text = (ROOT / "config" / config).read_text()
+    return [int(seconds) for seconds in re.findall(rf"^\s*{name}\s+(\d+)s;", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("config", ["nginx.conf", "nginx-forward-auth.conf"])
+def test_an_idle_connection_to_an_instance_is_closed_by_nginx(config):
+    """Whoever closes second may send a POST into a closed connection, which cannot be sent again."""
+    text = (ROOT / "config" / config).read_text()
+    upstream = text[text.index("upstream gatepost") : text.index("server {")]
+    (idle,) = re.findall(r"keepalive_timeout\s+(\d+)s;", upstream)
+
+    assert int(idle) < serving.KEEP_ALIVE
+
+
+def test_nginx_waits_as_long_as_an_instance_may_take():
+    assert all(seconds > serving.FINISH for seconds in lasting("proxy_read_timeout", "nginx.conf"))

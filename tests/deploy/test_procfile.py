@@ -41,7 +41,7 @@ def checkout():
 
 
 async def until_ready(url, log, client):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         async with client.get(f"{url}/ready") as answer:
             if answer.status == 200:
@@ -65,7 +65,7 @@ async def test_the_service_starts_in_production_and_leaves_in_peace(checkout, re
     with running(command(), port, log, cwd=checkout, env=env) as process:
         await until_ready(f"http://127.0.0.1:{port}", log, client)
         process.send_signal(signal.SIGTERM)
-        code = await asyncio.to_thread(process.wait, 20)
+        code = await asyncio.to_thread(process.wait, 60)
 
     assert code == 0, log.read_text()
     assert not (checkout / "var").exists(), "an instance holds no state"

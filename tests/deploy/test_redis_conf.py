@@ -7,7 +7,13 @@ from redis.exceptions import AuthenticationError
 
 @pytest.fixture
 async def redis(redis_server):
-    async with Redis(host="127.0.0.1", port=redis_server.port, password=redis_server.password, protocol=2) as client:
+    async with Redis(
+        host="127.0.0.1",
+        port=redis_server.port,
+        username="operator",
+        password=redis_server.admin_password,
+        protocol=2,
+    ) as client:
         yield client
 
 

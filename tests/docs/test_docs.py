@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from service.accounts.users import Identity, User
 from service.app import make_app
 from service.mail.outbox import Errand
 from service.settings import NAMES, OIDC, load
-from tests.conftest import PASSWORD, SECRET, in_ci
+from tests.conftest import PASSWORD, SECRET, free_port, in_ci
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -266,9 +265,7 @@ def test_every_diagram_is_a_sequence_that_mermaid_understands():
 @pytest.fixture
 def service(redis_server, tmp_path) -> Iterator[str]:
     """The address of an instance as `python -m service` runs it, on an empty Redis."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path / "log"
     environ = {name: value for name, value in os.environ.items() if name not in NAMES}
     environ |= {"PORT": str(port), "AUTH_SECRET": SECRET, "REDIS_URL": redis_server.url, "PYTHONPATH": str(ROOT)}
@@ -277,7 +274,7 @@ def service(redis_server, tmp_path) -> Iterator[str]:
             [sys.executable, "-m", "service"], cwd=tmp_path, env=environ, stdout=output, stderr=output
         )
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while "ready at" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
@@ -285,7 +282,7 @@ def service(redis_server, tmp_path) -> Iterator[str]:
         yield f"http://localhost:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def run(*command: str, cwd: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,9 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
-_GREETINGS = (b"CLIENT", b"HELLO")
+from tests.conftest import free_port
+
+_GREETINGS = (b"CLIENT", b"HELLO", b"ROLE")
 
 
 class Proxy:
@@ -31,8 +33,8 @@ class Proxy:
         return f"redis://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
+        self.port = self.port or free_port()  # kept over a stop: no client's connection may take it meanwhile
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Cut every connection and refuse new ones, until `start`."""
@@ -47,6 +49,10 @@ class Proxy:
     def freeze(self) -> None:
         """Take what is sent and pass nothing on, as a network that drops packets."""
         self._flowing.clear()
+
+    def lead_to(self, socket: Path) -> None:
+        """Lead new connections to another Redis, as a name does that has moved."""
+        self._socket = socket
 
     def thaw(self) -> None:
         self._flowing.set()

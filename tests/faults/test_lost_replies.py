@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service.store import connect
+from service.store import reach
 from tests.conftest import PASSWORD, Answer
 from tests.faults.conftest import TOKENS, back_to_normal, bearer, in_time, is_unavailable, joined, refresh
 
@@ -21,7 +21,7 @@ times = pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 
 @pytest.fixture
 async def instance(serving, assembling, proxy):
-    return await serving(await assembling(connect(proxy.url)))
+    return await serving(await assembling(reach(proxy.url)))
 
 
 async def at_each_round_trip(proxy, times: int, prepare: Callable[[int], Awaitable], act: Callable) -> list:
@@ -220,6 +220,7 @@ async def test_parallel_tabs_in_a_network_that_loses_half_its_answers_stay_signe
     proxy._loses = every_other
     answered = await asyncio.gather(*(tab(signed) for signed in people for _ in range(2)))
     proxy._loses = lambda data: False
+    await back_to_normal(instance)
 
     assert {status for statuses in answered for status in statuses} <= {200, 503}
     for signed in people:

@@ -9,9 +9,10 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from service.app import assemble, make_app
-from service.store import connect
+from service.store import Single, reach
 from tests.conftest import PASSWORD, cheap_passwords, settings_for
 from tests.faults.conftest import (
+    ENDLESS,
     TOKENS,
     back_to_normal,
     bearer,
@@ -102,7 +103,7 @@ async def test_every_route_says_503_in_time_takes_no_cookie_and_recovers_by_itse
     outage, proxy, serving, assembling, request
 ):
     github = {"GITHUB_CLIENT_ID": "id", "GITHUB_CLIENT_SECRET": "secret"}
-    browser = await serving(await assembling(connect(proxy.url), **github))
+    browser = await serving(await assembling(reach(proxy.url), **github))
     stranger = await serving(at=browser)
     signed = (await browser.register()).json
     cookies = browser.cookies()
@@ -180,7 +181,9 @@ async def test_what_was_acknowledged_survives_a_kill_under_load(own_redis, servi
         one_after_another(signs_out, people[5:15]),
         one_after_another(changes, people[15:25]),
     )
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(ENDLESS):
+        while not (len(registered) > 3 and len(ended) > 3 and len(changed) > 3):
+            await asyncio.sleep(0.01)
     own_redis.kill()
     await asyncio.sleep(0.3)
     own_redis.start()
@@ -188,9 +191,6 @@ async def test_what_was_acknowledged_survives_a_kill_under_load(own_redis, servi
     stop.set()
     await working
 
-    assert registered
-    assert ended
-    assert changed
     assert {(await refresh(browser, signed)).status for signed in refreshed} == {200}
     assert {(await refresh(browser, signed)).code for signed in ended} == {"SESSION_ENDED"}
     assert {(await browser("GET", "/api/auth/me", headers=bearer(it), csrf=None)).code for it in ended} == {
@@ -234,7 +234,7 @@ async def test_a_redis_that_comes_back_empty_signs_everybody_out_and_nobody_in(o
 
 async def test_an_instance_that_starts_while_redis_is_away_recovers_by_itself(own_redis, serving, connecting):
     own_redis.kill()
-    browser = await serving(assemble(settings_for(), connecting(), cheap_passwords()))
+    browser = await serving(assemble(settings_for(), Single(connecting()), cheap_passwords()))
     early, _ = await in_time(browser.register())
     health, ready = await browser("GET", "/health"), await browser("GET", "/ready")
     keys = await browser("GET", "/.well-known/jwks.json")
@@ -250,7 +250,7 @@ async def test_an_instance_that_starts_while_redis_is_away_recovers_by_itself(ow
 
 
 async def test_a_slow_redis_means_a_right_answer_or_503_and_both_in_time(serving, assembling, proxy):
-    browser = await serving(await assembling(connect(proxy.url)))
+    browser = await serving(await assembling(reach(proxy.url)))
     signed = await joined(browser, "ada@example.org")
     slow: dict[str, Callable[[], Awaitable]] = {
         "register": lambda: browser.register("new@example.org", headers=TOKENS),
@@ -259,7 +259,7 @@ async def test_a_slow_redis_means_a_right_answer_or_503_and_both_in_time(serving
         "refresh": lambda: refresh(browser, signed),
     }
     await asyncio.gather(*(slow["me"]() for _ in range(8)))  # connections are there already
-    proxy.delay = 0.4
+    proxy.delay = 0.3
 
     asked = await asyncio.gather(*(in_time(asking()) for asking in slow.values()))
     proxy.delay = 0.0
@@ -272,7 +272,7 @@ async def test_a_slow_redis_means_a_right_answer_or_503_and_both_in_time(serving
 
 
 async def test_a_redis_that_takes_almost_a_second_each_time_is_still_answered_in_time(serving, assembling, proxy):
-    browser = await serving(await assembling(connect(proxy.url)))
+    browser = await serving(await assembling(reach(proxy.url)))
     signed = await joined(browser, "ada@example.org")
     body = {"currentPassword": PASSWORD, "newPassword": PASSWORD + "!"}
     proxy.delay = 0.85
@@ -301,5 +301,5 @@ async def test_server_stops_while_redis_is_away(own_redis, assembling):
     await server.start_server()
     own_redis.kill()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(ENDLESS):
         await server.close()

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from service.app import assemble, make_app
 from service.http.protocol import Runner
 from service.serving import LARGEST_HEADER
-from service.store import connect
+from service.store import reach
 from tests.conftest import Browser, Parts, Serving, cheap_passwords, settings_for
 
 SECRET_OF_THE_TRACE = "what only the trace may know"
@@ -43,4 +43,4 @@ async def broken(parts: Parts) -> AsyncIterator[Browser]:
 @pytest.fixture
 async def without_redis(serving: Serving, tmp_path: Path) -> Browser:
     """An instance that has never met its Redis."""
-    return await serving(assemble(settings_for(), connect(f"unix://{tmp_path}/nobody"), cheap_passwords()))
+    return await serving(assemble(settings_for(), reach(f"unix://{tmp_path}/nobody"), cheap_passwords()))

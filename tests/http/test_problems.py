@@ -200,7 +200,7 @@ async def raw(browser: Browser, sent: bytes, *, end: bool = False) -> bytes:
     if end:
         writer.write_eof()
     try:
-        return await asyncio.wait_for(reader.read(), 20)
+        return await asyncio.wait_for(reader.read(), 60)
     finally:
         writer.close()
 

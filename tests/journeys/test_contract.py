@@ -6,7 +6,7 @@ import pytest
 
 from service import __version__
 from service.app import assemble
-from service.store import connect
+from service.store import reach
 from tests.conftest import PASSWORD, Answer, Browser, cheap_passwords, settings_for
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
@@ -373,7 +373,7 @@ async def test_a_limited_route_says_what_is_left_and_when_to_come_again(serving)
 
 
 async def test_health_asks_nobody_and_ready_asks_redis(browser, serving, parts):
-    alone = await serving(assemble(settings_for(), connect("unix:///nobody"), cheap_passwords()))
+    alone = await serving(assemble(settings_for(), reach("unix:///nobody"), cheap_passwords()))
 
     for asked in (browser, alone):
         health = await asked("GET", "/health")
@@ -404,7 +404,7 @@ async def test_the_index_names_the_service_and_every_endpoint(browser):
 
 async def test_an_outage_is_a_503_on_every_route_that_needs_redis(serving, browser):
     signed = await browser.register(headers=TOKEN_MODE)
-    away: Browser = await serving(assemble(settings_for(), connect("unix:///nobody"), cheap_passwords()))
+    away: Browser = await serving(assemble(settings_for(), reach("unix:///nobody"), cheap_passwords()))
     answers = [
         await away.register(),
         await away.login(),

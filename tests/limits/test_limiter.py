@@ -7,7 +7,7 @@ import pytest
 import time_machine
 
 from service.limits.limiter import Charge, Refused
-from service.store import connect
+from service.store import reach
 from tests.conftest import gather
 from tests.faults.proxy import Proxy
 
@@ -141,7 +141,7 @@ async def test_subjects_and_policies_count_apart(assembling):
 async def test_a_charge_whose_answer_was_lost_counts_once(assembling, redis_server):
     proxy = Proxy(redis_server.socket)
     await proxy.start()
-    its = await assembling(connect(proxy.url), RATE_LIMITS="login=5/15m")
+    its = await assembling(reach(proxy.url), RATE_LIMITS="login=5/15m")
     await its.limiter.charge(ADA)
     proxy.lose(b"limit:")
 

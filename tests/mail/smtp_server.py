@@ -76,7 +76,7 @@ class SmtpServer:
 
     async def until(self, count: int) -> list[Received]:
         """What has arrived, once there are so many."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.received) < count:
                 await asyncio.sleep(0.01)
         return self.received

@@ -6,12 +6,12 @@ import pytest
 
 from service.errors import StoreUnavailable
 from service.mail.outbox import Outbox
-from service.store import Store, connect
+from service.store import Single, Store, reach
 from service.vault import Vault
 from tests.conftest import SECRET
 from tests.oauth.conftest import all_that_is_kept
 
-SOON = (0.05, 0.05)
+WAITS = (60, 60)
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ async def opening(connecting):
     """Opens the outbox as one more instance does."""
     stores = []
 
-    def opened(secret: str = SECRET, waits=SOON) -> Outbox:
-        stores.append(store := Store(connecting()))
+    def opened(secret: str = SECRET, waits=WAITS) -> Outbox:
+        stores.append(store := Store(Single(connecting())))
         return Outbox(store, Vault([secret]), waits)
 
     yield opened
@@ -33,7 +33,7 @@ def outbox(opening):
     return opening()
 
 
-async def test_an_errand_is_taken_once_and_gone_when_done(outbox):
+async def test_an_errand_is_taken_once_and_gone_when_done(outbox, later):
     await outbox.put("reset", email="ada@example.org")
 
     (errand,) = await outbox.take(4)
@@ -41,12 +41,12 @@ async def test_an_errand_is_taken_once_and_gone_when_done(outbox):
     assert (errand.kind, errand.facts, errand.tries) == ("reset", {"email": "ada@example.org"}, 1)
     assert await outbox.take(4) == []
     await outbox.done(errand)
-    await asyncio.sleep(0.1)
+    await later("61s")
     assert await outbox.take(4) == []
 
 
 async def test_two_instances_share_errands_and_do_none_twice(opening):
-    one, other = opening(waits=(60,)), opening(waits=(60,))
+    one, other = opening(), opening()
     for number in range(60):
         await one.put("reset", email=f"{number}@example.org")
 
@@ -56,27 +56,27 @@ async def test_two_instances_share_errands_and_do_none_twice(opening):
     assert len(emails) == len(set(emails)) == 60
 
 
-async def test_what_an_instance_took_before_it_died_another_takes_after_a_while(opening):
+async def test_what_an_instance_took_before_it_died_another_takes_after_a_while(opening, later):
     dying, other = opening(), opening()
     await dying.put("reset", email="ada@example.org")
     await dying.take(4)
     assert await other.take(4) == []
 
-    await asyncio.sleep(0.1)
+    await later("61s")
     (errand,) = await other.take(4)
 
     assert (errand.facts, errand.tries) == ({"email": "ada@example.org"}, 2)
     assert await dying.take(4) == []
 
 
-async def test_an_errand_that_keeps_failing_is_parked_with_the_reason(outbox):
+async def test_an_errand_that_keeps_failing_is_parked_with_the_reason(outbox, later):
     await outbox.put("reset", email="ada@example.org")
     for tries in (1, 2, 3):
         (errand,) = await outbox.take(4)
         assert errand.tries == tries
         assert await outbox.parked() == []
         await outbox.failed(errand, "the server is away")
-        await asyncio.sleep(0.1)
+        await later("61s")
 
     assert await outbox.take(4) == []
     (parked,) = await outbox.parked()
@@ -84,7 +84,7 @@ async def test_an_errand_that_keeps_failing_is_parked_with_the_reason(outbox):
 
 
 async def test_waiting_errands_do_not_hold_up_new_ones(opening):
-    outbox = opening(waits=(60,))
+    outbox = opening()
     for number in range(150):
         await outbox.put("reset", email=f"{number}@example.org")
     assert len(await outbox.take(150)) == 150
@@ -94,12 +94,12 @@ async def test_waiting_errands_do_not_hold_up_new_ones(opening):
     assert [errand.facts["email"] for errand in await outbox.take(4)] == ["new@example.org"]
 
 
-async def test_one_that_is_due_is_found_behind_many_that_are_not(opening):
+async def test_one_that_is_due_is_found_behind_many_that_are_not(opening, later):
     for number in range(250):
         await opening().put("reset", email=f"{number}@example.org")
-    outbox = opening(waits=(0.3,))
+    outbox = opening()
     first = await outbox.take(249)
-    await asyncio.sleep(0.35)
+    await later("61s")
     again = await outbox.take(249)
     assert {errand.id for errand in again} == {errand.id for errand in first}
 
@@ -141,7 +141,7 @@ async def test_a_redis_that_came_back_empty_takes_errands_again(outbox, connecti
 
 
 async def test_a_notice_fails_open_and_a_request_does_not():
-    away = Outbox(Store(connect("unix:///nobody")), Vault([SECRET]))
+    away = Outbox(Store(reach("unix:///nobody")), Vault([SECRET]))
 
     await away.tell("new-sign-in", user="x")
     with pytest.raises(StoreUnavailable):

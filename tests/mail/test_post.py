@@ -1,7 +1,6 @@
 """The post, on whole instances: what happens to mail when servers and instances come and go."""
 
 import asyncio
-import time
 
 import pytest
 from structlog.testing import capture_logs
@@ -55,7 +54,7 @@ async def test_what_is_refused_for_good_is_parked_and_holds_nothing_up(serving, 
     browser = await serving(its)
     mail.answers = {"RCPT": "550 no such mailbox"}
     await browser.register()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (parked := await its.outbox.parked()):
             await asyncio.sleep(0.02)
 
@@ -66,15 +65,13 @@ async def test_what_is_refused_for_good_is_parked_and_holds_nothing_up(serving, 
 
 
 async def test_no_request_waits_for_a_slow_mail_server(serving, mail):
-    mail.delay = 1.0
+    mail.delay = 30.0  # before each of its replies, of which a letter needs several
     browser = await serving(**mail.settings)
-    started = time.monotonic()
 
     await browser.register()
     for _ in range(8):
         assert (await forgot(browser)).status == 202
 
-    assert time.monotonic() - started < 1
     assert mail.received == []
 
 
@@ -126,7 +123,7 @@ async def test_in_development_mail_is_in_the_log_and_at_dev_mail(serving):
     browser = await serving()
     with capture_logs() as logged:
         await browser.register()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while "Verify your email" not in (page := await browser("GET", "/dev/mail")).body.decode():
                 await asyncio.sleep(0.02)
 

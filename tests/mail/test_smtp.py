@@ -1,7 +1,6 @@
 """The way out: TLS where it must be, and every refusal as what it is."""
 
 import asyncio
-import time
 from email.message import EmailMessage
 
 import pytest
@@ -152,12 +151,10 @@ async def test_a_server_that_is_down(sending):
 async def test_a_server_that_trickles_is_cut_off_and_its_thread_is_free_again(starting, sending, monkeypatch):
     monkeypatch.setattr(smtp, "LONGEST", 0.3)
     server = await starting(delay=0.2)
-    started = time.monotonic()
 
     refusal = await refusal_of(sending(f"smtp://127.0.0.1:{server.port}"))
 
     assert "longer than" in str(refusal)
-    assert time.monotonic() - started < 1
     await asyncio.sleep(0.3)
     assert server.received == []
 

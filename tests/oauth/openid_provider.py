@@ -45,13 +45,13 @@ class OpenIDProvider:
         )
         assert self._process.stdout is not None
         told = json.loads(self._process.stdout.readline() or "{}")
-        assert told, f"node ended with {self._process.wait(10)}; try it: (cd {_HERE} && node server.mjs)"
+        assert told, f"node ended with {self._process.wait(60)}; try it: (cd {_HERE} && node server.mjs)"
         self.issuer, self._control = told["issuer"], told["control"]
 
     def stop(self) -> None:
         """Its standard input ends, and so does it; the same happens should the tests be killed."""
         if self._process is not None:
-            self._process.communicate(timeout=10)
+            self._process.communicate(timeout=60)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -114,7 +114,7 @@ def install() -> None:
         if done.exists() and done.stat().st_mtime >= lock.stat().st_mtime:
             return
         try:
-            subprocess.run(["npm", "ci"], cwd=_HERE, capture_output=True, text=True, timeout=50, check=True)
+            subprocess.run(["npm", "ci"], cwd=_HERE, capture_output=True, text=True, timeout=100, check=True)
         except subprocess.SubprocessError as error:
             _do_without(f"npm ci failed: {error}; {(getattr(error, 'stderr', '') or '')[-500:]}")
 

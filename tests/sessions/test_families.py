@@ -17,7 +17,7 @@ from service.sessions import families as owner
 from service.sessions.families import EndReason, Family, Overtaken
 from service.sessions.refresh_tokens import RefreshToken
 from service.sessions.rule import Verdict
-from service.store import Script, connect
+from service.store import Script, reach
 from tests.conftest import gather
 
 HERE = Client("192.0.2.7", "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0")
@@ -545,7 +545,7 @@ async def test_a_user_with_all_the_sessions_allowed_is_one_compact_block(assembl
     """With the limits of `config/redis.conf`."""
     for name, value in re.findall(r"^(hash-\S+) (\d+)$", (settings.CONFIG / "redis.conf").read_text(), re.MULTILINE):
         own_redis.cli("CONFIG", "SET", name, value)
-    families = (await assembling(redis=connect(own_redis.url))).families
+    families = (await assembling(reach(own_redis.url))).families
     somebody = Client("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "x" * 256)
     tokens = [(await start(families, client=somebody)).token for _ in range(200)]
     for token in tokens[100:]:

@@ -12,7 +12,7 @@ from service.client import Client
 from service.errors import InvalidRefreshToken, StoreUnavailable
 from service.ids import id_text, new_id
 from service.sessions.refresh_tokens import RefreshToken, RefreshTokens
-from service.store import connect
+from service.store import reach
 from service.vault import Vault
 from tests.conftest import SECRET
 
@@ -100,7 +100,7 @@ def test_what_we_did_not_write_is_refused(text):
 
 @pytest.mark.parametrize("connecting", ["redis"], indirect=True)
 async def test_garbage_is_refused_without_asking_redis(assembling, own_redis):
-    its = await assembling(redis=connect(own_redis.url))
+    its = await assembling(reach(own_redis.url))
     own_redis.kill()
 
     for text in GARBAGE.values():

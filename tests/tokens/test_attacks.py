@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from service.app import assemble, look_after, make_app
 from service.parts import Parts
 from service.serving import LARGEST_HEADER
+from service.store import Single
 from tests.conftest import Answer, Browser, cheap_passwords, settings_for
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
@@ -303,7 +304,7 @@ async def test_a_token_expires(browser, parts, later):
 
 async def test_instances_agree_on_the_time_however_far_apart_their_clocks_are(serving, connecting_for_real):
     async def started() -> Parts:
-        its = assemble(settings_for(), connecting_for_real(), cheap_passwords())
+        its = assemble(settings_for(), Single(connecting_for_real()), cheap_passwords())
         await look_after(its)
         return its
 
@@ -490,7 +491,7 @@ class Counting:
 
 async def test_garbage_costs_redis_nothing(serving, assembling, connecting):
     counting = Counting(connecting())
-    parts = await assembling(redis=counting)
+    parts = await assembling(Single(counting))
     ada = await meet(await serving(parts), parts)
     head, body, signature = ada.token.split(".")
     garbage = [ada.signed(header={**ada.header, "kid": kid}) for kid in ("", "/etc/passwd", "' OR 1", 1, "x" * 500)]

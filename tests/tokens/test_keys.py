@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from service.app import assemble, look_after
 from service.errors import StoreUnavailable
 from service.settings import SettingsError
-from service.store import connect
+from service.store import Single, reach
 from tests.conftest import Browser, cheap_passwords, gather, settings_for
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
@@ -231,7 +231,7 @@ async def test_a_new_secret_for_hs256_takes_old_tokens_and_makes_new_ones(assemb
 async def test_a_new_secret_alone_is_not_ready_and_overwrites_nothing(assembling, serving, connecting):
     before = await assembling(AUTH_SECRET=OLD)
     await sign_up(await serving(before))
-    stranger = assemble(settings_for(AUTH_SECRET=NEW), connecting(), cheap_passwords())
+    stranger = assemble(settings_for(AUTH_SECRET=NEW), Single(connecting()), cheap_passwords())
 
     with pytest.raises(StoreUnavailable):
         await look_after(stranger)
@@ -256,7 +256,7 @@ async def test_a_change_of_algorithm_signs_with_the_new_one_and_takes_the_old(as
 
 
 async def test_before_redis_has_told_the_key_there_are_503s_and_no_401s(serving, tmp_path):
-    its = assemble(settings_for(), connect(f"unix://{tmp_path}/nobody"), cheap_passwords())
+    its = assemble(settings_for(), reach(f"unix://{tmp_path}/nobody"), cheap_passwords())
     browser = await serving(its)
 
     for path in ("/.well-known/jwks.json", "/api/auth/me", "/api/auth/verify"):
@@ -302,7 +302,7 @@ def refusal(**changes: str) -> str | None:
     """What the operator reads when the service does not start; `None` when it would."""
     passwords = cheap_passwords()
     try:
-        assemble(settings_for(**changes), connect("unix:///nobody"), passwords)
+        assemble(settings_for(**changes), reach("unix:///nobody"), passwords)
     except SettingsError as error:
         return str(error)
     finally:

@@ -1,0 +1,48 @@
+"""What can be said to Redis: commands as tuples, and Lua scripts. Each is about one key."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from redis.crc import key_slot
+
+Command = tuple[Any, ...]
+
+_KEYLESS = frozenset({"PING", "TIME", "INFO", "SCAN", "SCRIPT"})
+READS = frozenset(
+    {"GET", "HGET", "HMGET", "HGETALL", "EXISTS", "PING", "TIME", "INFO", "PTTL"}
+    | {"SCAN", "SSCAN", "ZSCAN", "ZSCORE", "ZREVRANGEBYSCORE", "ZCARD", "ZCOUNT", "SCARD", "SISMEMBER", "SRANDMEMBER"}
+    | {"XRANGE", "XREVRANGE", "XLEN"}
+)
+_IDEMPOTENT = frozenset({"ZADD", "ZREM", "ZREMRANGEBYSCORE", "SADD", "SREM", "DEL"})
+_SCRIPTS: dict[str, "Script"] = {}
+
+
+class Script:
+    """A Lua file on one key. `script(key, *arguments)` is a command like any other."""
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        _SCRIPTS[self.sha] = self
+
+    def __call__(self, key: str, *arguments: str | int) -> Command:
+        return ("EVALSHA", self.sha, 1, key, *arguments)
+
+
+def script_of(command: Command) -> Script:
+    """The script that an `EVALSHA` runs."""
+    return _SCRIPTS[command[1]]
+
+
+def repeatable(command: Command) -> bool:
+    """Whether it may run twice: reads, and scripts, which are all written so that a second run changes nothing."""
+    return command[0] == "EVALSHA" or command[0] in READS or command[0] in _IDEMPOTENT
+
+
+def slot_of(command: Command) -> int | None:
+    """The hash slot of a command's key, as a Cluster counts them; `None` for a command about no key."""
+    name = command[0]
+    if name in _KEYLESS:
+        return None
+    return key_slot(str(command[3 if name == "EVALSHA" else 1]).encode())

@@ -1,0 +1,204 @@
+"""One Redis server: its connections, its breaker, and who it says it is."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from service.store.address import Address, Host
+from service.store.commands import Command, script_of
+
+log = structlog.get_logger("service.store")
+
+ANSWER = 1.0  # seconds one attempt may take
+CONNECT = 0.5  # seconds to connect, or to wait for a free connection
+CONNECTIONS = 32
+_FAILURES, _FAILING = 5, 0.3  # so many failures in a row, over so many seconds, open the breaker
+_PROBE = 0.25  # seconds between two probes of a server that is given up for now
+
+
+class Failed(Exception):
+    """A server could not answer.
+
+    `final`: asking again at once would not help. `shed`: it was not asked at all, for it is given up for now.
+    `unseen`: nothing was done of what it was told.
+    """
+
+    def __init__(self, cause: Exception, final: bool = False, shed: bool = False, unseen: bool = False) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.final = final
+        self.shed = shed
+        self.unseen = unseen
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a server says it is. `run` is another one after every start."""
+
+    run: str
+    role: str
+    mode: str
+
+
+class Breaker:
+    """Gives a server up for now when it has failed again and again, so that nobody waits for it in vain."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self._failures = 0
+        self._since = 0.0
+
+    def succeeded(self) -> None:
+        self._failures = 0
+        self.open = False
+
+    def failed(self, began: float) -> bool:
+        """Count the failure of a call that began then; true when this one opens the breaker."""
+        self._since = min(self._since, began) if self._failures else began
+        self._failures += 1
+        if self.open or self._failures < _FAILURES or time.monotonic() - self._since < _FAILING:
+            return False
+        self.open = True
+        return True
+
+
+class Node:
+    """One Redis server."""
+
+    def __init__(self, redis: Redis, name: str = "redis") -> None:
+        self.name = name
+        self.demoted = False
+        self._redis = redis
+        self._breaker = Breaker()
+        self._probing: asyncio.Task[None] | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the breaker is open: nothing is sent until a probe has been answered."""
+        return self._breaker.open
+
+    async def send(self, commands: tuple[Command, ...], within: float = ANSWER) -> list[Any]:
+        """The replies in order, those that are errors too; raises `Failed` if there are none in time (seconds)."""
+        if self._breaker.open:
+            raise Failed(
+                RedisConnectionError(f"{self.name} does not answer and is given up for now"), final=True, shed=True
+            )
+        if self.demoted:
+            raise Failed(ReadOnlyError(f"{self.name} is no master any more"), unseen=True)
+        return await self._ask(commands, within)
+
+    async def identify(self) -> Identity | None:
+        """Who the server is now; `None` where it does not tell. Raises `Failed` when it does not answer."""
+        server, replication = await self._ask((("INFO", "server"), ("INFO", "replication")), ANSWER)
+        if not isinstance(server, dict) or not isinstance(replication, dict):
+            return None
+        return Identity(
+            str(server.get("run_id", "")), str(replication.get("role", "")), str(server.get("redis_mode", ""))
+        )
+
+    async def drop(self) -> None:
+        """Close the connections that nobody uses: they lead to a server that has another role now."""
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        if self._probing:
+            self._probing.cancel()
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    async def _ask(self, commands: tuple[Command, ...], within: float) -> list[Any]:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(within):
+                replies = await self._exchange(commands)
+        except (TimeoutError, RedisConnectionError, RedisTimeoutError, OSError) as error:
+            # Too little time, or too many callers at once, says nothing about the server.
+            if within > ANSWER / 2 and "No connection available" not in str(error):
+                self._failed(began)
+            raise Failed(error) from error
+        self._breaker.succeeded()
+        return replies
+
+    def _failed(self, began: float) -> None:
+        if self._breaker.failed(began):
+            log.warning("store.given_up", server=self.name)
+            self._probing = asyncio.create_task(self._probe())
+
+    async def _probe(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER):
+                    await self._redis.ping()
+            except NoPermissionError:
+                pass
+            except (TimeoutError, RedisError, OSError):
+                await asyncio.sleep(_PROBE)
+                continue
+            self._breaker.succeeded()
+            log.info("store.answers_again", server=self.name)
+            return
+
+    async def _exchange(self, commands: tuple[Command, ...]) -> list[Any]:
+        replies = await self._pipeline(commands)
+        missing = {
+            script_of(command)
+            for command, reply in zip(commands, replies, strict=True)
+            if isinstance(reply, NoScriptError) and command[0] == "EVALSHA"
+        }
+        if missing:
+            loads = tuple(("SCRIPT", "LOAD", script.text) for script in missing)
+            # All of them again: a read that was meant to come after the script has come before it.
+            replies = (await self._pipeline(loads + commands))[len(loads) :]
+        return replies
+
+    async def _pipeline(self, commands: tuple[Command, ...]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
+
+def connect(url: str) -> Redis:
+    """A client of one server with our bounds instead of the library's."""
+    address = Address.read(url)
+    return client(address.options, address.host)
+
+
+def client(options: dict[str, Any], host: Host | None = None, only_master: bool = False) -> Redis:
+    """A client with our bounds instead of the library's: no retries, no endless waits, no stale connections."""
+    place = {} if host is None else {"host": host[0], "port": host[1]}
+    asking = {"redis_connect_func": _greet_master} if only_master else {}
+    pool = BlockingConnectionPool(
+        **{**options, **place, **asking},
+        max_connections=CONNECTIONS,
+        timeout=CONNECT,
+        socket_connect_timeout=CONNECT,
+        socket_timeout=None,  # `Node.send` bounds the whole call; two timeouts on one read lose cancellations on 3.11
+        retry=Retry(NoBackoff(), 0),
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        decode_responses=True,
+        client_name="gatepost",
+    )
+    return Redis.from_pool(pool)
+
+
+async def _greet_master(connection: Any) -> None:
+    """Connect, and refuse a replica: it would answer reads, and late ones."""
+    await connection.on_connect()
+    await connection.send_command("ROLE")
+    try:
+        role = (await connection.read_response())[0]
+    except ResponseError:
+        return  # not for us to ask, or unknown there: then the first write tells
+    if role != "master":
+        raise RedisConnectionError(f"it is no master but a {role}")
