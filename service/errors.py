@@ -11,9 +11,10 @@
     │                             ReauthenticationRequired · EmailUnverified · RegistrationClosed
     ├── NotFound 404 (ProviderNotConfigured) · MethodNotAllowed 405 · RequestTimeout 408
     ├── EmailExists 409 · IdentityInUse 409 · TooManyKeys 409 · PayloadTooLarge 413 · UnsupportedMediaType 415
+    ├── ExpectationFailed 417
     ├── RateLimited 429
     ├── ProviderUnavailable 502
-    └── Unavailable 503           StoreUnavailable · Overloaded
+    └── Unavailable 503           StoreUnavailable · Overloaded (Crowded)
 
 An error says what a client may know: `detail` is written for the person who reads the answer, never taken from
 a library. `members` are added to the problem (RFC 9457, section 3.2), `headers` to the answer.
@@ -260,7 +261,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class RequestTimeout(ServiceError):
-    """The body did not arrive in time; the connection is closed with the answer."""
+    """The head or the body did not arrive in time; the connection is closed with the answer."""
 
     status = 408
     code = "REQUEST_TIMEOUT"
@@ -313,6 +314,14 @@ class UnsupportedMediaType(ServiceError):
         return {"Accept": self.accept}
 
 
+class ExpectationFailed(ServiceError):
+    """`Expect` asks for something else than 100-continue (RFC 9110, section 10.1.1)."""
+
+    status = 417
+    code = "EXPECTATION_FAILED"
+    title = "Expect may say 100-continue only"
+
+
 class RateLimited(ServiceError):
     status = 429
     code = "RATE_LIMITED"
@@ -361,3 +370,10 @@ class Overloaded(Unavailable):
     code = "OVERLOADED"
     title = "Too many sign-ins at once"
     retry_after = 2
+
+
+class Crowded(Overloaded):
+    """More connections are open, or more requests under way, than the instance takes."""
+
+    title = "Too much at once"
+    retry_after = 1

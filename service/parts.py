@@ -46,6 +46,7 @@ class State:
 
     started: datetime
     draining: bool = False
+    under_way: int = 0  # requests, without those that wait for their bodies
     condition: Condition = field(default_factory=Condition)
 
 

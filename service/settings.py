@@ -193,6 +193,9 @@ class Settings(BaseModel):
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
     trusted_proxies: Annotated[tuple[Address, ...], BeforeValidator(_networks)] = ()
     drain_seconds: Duration = timedelta(0)
+    max_connections: int = Field(10_000, ge=16, le=1_000_000)
+    max_connections_per_address: int = Field(0, ge=0, le=1_000_000)
+    max_concurrent_requests: int = Field(1000, ge=8, le=100_000)
     examples: Switch = True
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = (
         "info"

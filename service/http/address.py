@@ -34,6 +34,11 @@ class Proxies:
             address = before
         return str(address)
 
+    def trusts(self, peer: str) -> bool:
+        """Whether the peer is one of them."""
+        address = _parse(peer)
+        return address is not None and self._vouches(address)
+
     def _is_trusted(self, address: _IP) -> bool:
         return any(address in network for network in self._trusted)
 

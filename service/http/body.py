@@ -9,11 +9,12 @@ import re
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from service.errors import MalformedJson, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
+from service.http.shedding import waiting_for_client
 
 LARGEST = 16 * 1024  # bytes
 DEEPEST = 16
@@ -80,15 +81,22 @@ async def _text(request: web.Request, kind: str = JSON) -> str:
         raise PayloadTooLarge
     try:
         async with asyncio.timeout(ARRIVES_WITHIN):
-            return (await request.read()).decode("utf-8")
+            return (await _all_of(request)).decode("utf-8")
     except TimeoutError as error:
         raise RequestTimeout from error
     except web.HTTPRequestEntityTooLarge as error:
         raise PayloadTooLarge from error
     except UnicodeDecodeError as error:
         raise MalformedJson("The body is not UTF-8") from error
-    except (ClientConnectionResetError, web.RequestPayloadError) as error:
+    except (ConnectionError, web.RequestPayloadError) as error:
         raise MalformedJson("The body ended early") from error
+
+
+async def _all_of(request: web.Request) -> bytes:
+    if request.content.is_eof():
+        return await request.read()  # it came with the head
+    with waiting_for_client(request):
+        return await request.read()
 
 
 def _parse(text: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 
 from service import logs
 from service.errors import (
+    ExpectationFailed,
     MethodNotAllowed,
     NotFound,
     OriginForbidden,
@@ -21,6 +22,7 @@ from service.errors import (
     RefreshRefused,
     ServiceError,
 )
+from service.http import shedding
 from service.http.guard import Handler
 from service.parts import PARTS, parts
 from service.settings import Settings
@@ -35,22 +37,53 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 @web.middleware
 async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id, check where it comes from, answer it, and translate what goes wrong."""
-    sent = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = request_id = sent if _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
-    logs.request_id.set(request_id)
+    """Give the request an id, check whether and from where it may come, answer it, and translate what goes wrong."""
+    logs.request_id.set(_identify(request))
+    its = parts(request)
+    its.state.under_way += 1
     try:
         with patience():
-            parts(request).csrf.check_origin(request)
+            shedding.check(request, its)
+            its.csrf.check_origin(request)
             return await handler(request)
     except ServiceError as error:
         return _problem(request, error)
     except web.HTTPException as error:
+        if _asks_what_is_there(request, error):
+            return web.Response(status=204, headers={hdrs.ALLOW: ", ".join(sorted(await _methods(request)))})
         return _problem(request, _in_our_words(error))
     except Exception:
         # Whatever it is, the client learns no more than that it is ours to mend.
         log.exception("http.unforeseen", method=request.method, path=request.path)
         return _problem(request, ServiceError())
+    finally:
+        its.state.under_way -= 1
+
+
+def outside(request: web.Request, error: web.HTTPException) -> web.Response:
+    """Answer what the framework refused before `edge` saw the request."""
+    _identify(request)
+    return _problem(request, _in_our_words(error))
+
+
+def _identify(request: web.Request) -> str:
+    sent = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = request_id = sent if _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
+    return request_id
+
+
+def _asks_what_is_there(request: web.Request, error: web.HTTPException) -> bool:
+    """Whether this is an `OPTIONS` that is no preflight, which is all that aiohttp-cors knows."""
+    return (
+        isinstance(error, web.HTTPForbidden)
+        and request.method == hdrs.METH_OPTIONS
+        and hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request.headers
+    )
+
+
+async def _methods(request: web.Request) -> set[str]:
+    """The methods of everything at this path."""
+    return set().union(*[(await resource.resolve(request))[1] for resource in request.app.router.resources()])
 
 
 def _in_our_words(error: web.HTTPException) -> ServiceError:
@@ -64,6 +97,8 @@ def _in_our_words(error: web.HTTPException) -> ServiceError:
             return PayloadTooLarge()
         case web.HTTPForbidden():
             return OriginForbidden()  # a preflight that aiohttp-cors refused
+        case web.HTTPExpectationFailed():
+            return ExpectationFailed()
     return ServiceError()
 
 
@@ -90,7 +125,7 @@ def _problem(request: web.Request, error: ServiceError) -> web.Response:
 
 def harden(app: web.Application) -> None:
     """Put the security headers, the request id and the cache rules on every answer."""
-    headers = _headers(app[PARTS].settings)
+    headers = security_headers(app[PARTS].settings)
 
     async def complete(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(headers)
@@ -98,12 +133,15 @@ def harden(app: web.Application) -> None:
         if hdrs.CACHE_CONTROL not in response.headers:
             response.headers[hdrs.CACHE_CONTROL] = "no-store"
         if app[PARTS].state.draining:
+            # Said and done: the header alone would leave it to the client to close.
             response.headers[hdrs.CONNECTION] = "close"
+            response.force_close()
 
     app.on_response_prepare.append(complete)
 
 
-def _headers(settings: Settings) -> dict[str, str]:
+def security_headers(settings: Settings) -> dict[str, str]:
+    """What every answer says, whoever gives it."""
     headers = {
         "Server": "gatepost",
         "X-Content-Type-Options": "nosniff",

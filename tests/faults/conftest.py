@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from service.store import connect
 from tests.conftest import Answer, Browser, Connect, RedisServer
+from tests.faults.instances import Instance
 from tests.faults.proxy import Proxy
 from tests.faults.stopwatch import Stopwatch
 
@@ -37,6 +39,24 @@ async def proxy(own_redis: RedisServer) -> AsyncIterator[Proxy]:
     await between.start()
     yield between
     await between.stop()
+
+
+Running = Callable[..., Awaitable[Instance]]
+
+
+@pytest.fixture
+async def running(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Running]:
+    """Starts a process of the service and waits until it is ready: `await running(MAX_CONNECTIONS="50")`."""
+    started: list[Instance] = []
+
+    async def run(before: Callable[[], object] | None = None, **changes: str) -> Instance:
+        instance = Instance(tmp_path, own_redis.url, before, **changes)
+        started.append(instance)
+        return await instance.ready()
+
+    yield run
+    for instance in started:
+        await instance.clean_up()
 
 
 @contextmanager

@@ -90,6 +90,29 @@ async def test_a_method_that_is_not_there_is_a_405_that_says_which_are(browser, 
         assert {name.strip() for name in answer.headers["Allow"].split(",")} == allowed | {"OPTIONS"}
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/auth/login", "OPTIONS, POST"),
+        ("/api/auth/me", "DELETE, GET, HEAD, OPTIONS"),
+        ("/api/users/profile", "GET, HEAD, OPTIONS, PATCH"),
+        ("/health", "GET, HEAD, OPTIONS"),
+    ],
+)
+@pytest.mark.parametrize("origin", [{}, {"Origin": "http://localhost:5173"}, {"Origin": "https://evil.example"}])
+async def test_options_without_a_preflight_says_which_methods_are_there(browser, path, allowed, origin):
+    answer = await browser("OPTIONS", path, headers=origin)
+
+    assert (answer.status, answer.headers["Allow"], answer.body) == (204, allowed, b"")
+    is_hardened(answer)
+    opened = answer.headers.get("Access-Control-Allow-Origin")
+    assert opened == (origin.get("Origin") if "localhost" in str(origin) else None)
+
+
+async def test_options_of_what_is_not_there_is_a_404(browser):
+    is_problem(await browser("OPTIONS", "/nowhere"), 404, "NOT_FOUND")
+
+
 # Too large, of another type, too slow
 
 
@@ -199,6 +222,28 @@ async def test_a_body_that_trickles_is_cut_off(browser, monkeypatch):
 
 def test_a_body_has_ten_seconds():
     assert body_module.ARRIVES_WITHIN == 10
+
+
+@pytest.mark.parametrize("path", ["/api/auth/login", "/health", "/nowhere"])
+async def test_an_expectation_that_nobody_knows_is_a_417(browser, path):
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: order-66\r\nConnection: close\r\nExpect: tea\r\n\r\n"
+    )
+
+    head, _, body = (await raw(browser, head.encode())).partition(b"\r\n\r\n")
+
+    fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    is_problem(Answer(int(head.split()[1]), fields, {}, body), 417, "EXPECTATION_FAILED")
+    assert fields["X-Request-Id"] == "order-66"
+    assert b"tea" not in body
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(browser):
+    head = LOGIN_HEAD + b"Connection: close\r\nExpect: 100-Continue\r\nContent-Length: %d\r\n\r\n" % len(GOOD)
+
+    answer = await raw(browser, head + GOOD)
+
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401 ")
 
 
 async def test_a_client_that_hangs_up_in_its_body_breaks_nothing(browser):
