@@ -182,7 +182,8 @@ def test_a_dollar_in_a_password_stays_one(tmp_path):
 
 
 def test_an_unknown_name_in_the_file_is_told_with_what_was_meant(tmp_path):
-    (tmp_path / ".env").write_text("JWT_ACCES_EXPIRY=5m\nLOG_ZEBRA_QUUX=oat\nREDIS_PASSWORD=x\nREDIS_ADMIN_PASSWORD=y\nREDIS_MAXMEMORY=1gb\nHOME=/\nEDITOR=vi\n")
+    compose = "REDIS_PASSWORD=x\nREDIS_ADMIN_PASSWORD=y\nREDIS_MAXMEMORY=1gb\n"
+    (tmp_path / ".env").write_text(f"JWT_ACCES_EXPIRY=5m\nLOG_ZEBRA_QUUX=oat\n{compose}HOME=/\nEDITOR=vi\n")
 
     with pytest.raises(SettingsError) as refused:
         load({"AUTH_SECRET": SECRET}, tmp_path / ".env")
