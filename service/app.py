@@ -90,7 +90,8 @@ def assemble(settings: Settings, topology: Topology, passwords: Passwords | None
     showing = None if settings.smtp_url or settings.production else Showing(f"{settings.public_url}/dev/mail")
     smtp = Smtp(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
     signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, audit, settings)
-    outgoing, check, api_keys = Outgoing(), Check(access_tokens, families), ApiKeys(store, clock, users, roles)
+    outgoing, check = Outgoing(), Check(access_tokens, families)
+    api_keys = ApiKeys(store, clock, users, roles, check)
     deletion = Deletion(users, passwords, families, audit, clock, removals=(api_keys.revoke_all, once.revoke_all))
     return Parts(
         settings=settings,

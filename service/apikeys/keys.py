@@ -9,6 +9,9 @@ Redis
 A key is entered in its owner's list before its record is written, and the record goes before the entry: what a crash
 leaves is an entry that leads nowhere, never a key that works and is in no list.
 
+Who makes a key may be put out at the same moment, by a takeover or a deletion that revokes every key. So the maker is
+looked at once more when the record is written, and what should not be there any more is removed again.
+
 A key works while its record is there and its owner is active, and may do what it was given of that which its owner
 may do now. Both are read for each use, so a revocation is in force everywhere at once.
 """
@@ -26,10 +29,11 @@ from typing import Any
 from service.accounts.roles import Roles
 from service.accounts.users import Users
 from service.clock import Clock
-from service.errors import Forbidden, InvalidApiKey, TooManyKeys
+from service.errors import Forbidden, InvalidApiKey, ServiceError, TooManyKeys
 from service.ids import is_id, new_id
 from service.store import Command, Script, Store
 from service.tokens.access import Principal
+from service.tokens.check import Check
 
 PREFIX = "ak_"
 MOST = 50  # keys of one user
@@ -60,18 +64,23 @@ class ApiKey:
 class ApiKeys:
     """Makes, lists, revokes and recognises API keys."""
 
-    def __init__(self, store: Store, clock: Clock, users: Users, roles: Roles) -> None:
+    def __init__(self, store: Store, clock: Clock, users: Users, roles: Roles, check: Check) -> None:
         self._store = store
         self._clock = clock
         self._users = users
         self._roles = roles
+        self._check = check
         self._used: dict[str, float] = {}
         self._noted: dict[str, float] = {}
 
     async def make(
         self, owner: Principal, name: str, permissions: Iterable[str], lifetime: timedelta | None
     ) -> tuple[ApiKey, str]:
-        """A new key and its text; raises `Forbidden` for permissions that the owner lacks, or `TooManyKeys`."""
+        """A new key and its text.
+
+        Raises `Forbidden` for permissions that the owner lacks, `TooManyKeys`, or `NotSignedIn` for an owner who has
+        been put out meanwhile.
+        """
         wanted = tuple(sorted(set(permissions)))
         if lacking := sorted(set(wanted) - set(owner.permissions)):
             raise Forbidden("A key cannot have permissions that its owner lacks", required=lacking)
@@ -80,11 +89,13 @@ class ApiKeys:
         made, expires = await self._enter(owner.user_id, key_id, digest, _ms(lifetime) if lifetime else 0)
         key = ApiKey(key_id, name, text[:_SHOWN], wanted, _time(made), None, _time(expires) if expires else None)
         record = _WRITE(_key(digest), expires, *_pairs(owner.user_id, key, made, expires))
-        _, found = await self._store.run(record, self._users.reading(owner.user_id), durable=True)
-        user = self._users.read(owner.user_id, found)
-        if user is None or not user.active:
-            await self.revoke(owner.user_id, key_id)  # the account went while its key was being made
-            raise Forbidden("The account is disabled or gone")
+        try:
+            await self._store.one(record, durable=True)
+            await self._confirm(owner, key_id)
+        except ServiceError:
+            # Nobody has seen the key, so nobody misses it; who has revoked all keys may have looked too early for it.
+            await self._remove(owner.user_id, key_id, digest)
+            raise
         return key, text
 
     async def of(self, user_id: str) -> list[ApiKey]:
@@ -110,10 +121,7 @@ class ApiKeys:
         entry = await self._store.one(("HGET", _list(user_id), key_id)) if is_id(key_id) else None
         if entry is None:
             return False
-        ending: Command = ("DEL", _key(_Entry.read(entry).digest))
-        await self._store.one(ending, durable=True)
-        self._store.insist(ending)
-        await self._store.one(("HDEL", _list(user_id), key_id))
+        await self._remove(user_id, key_id, _Entry.read(entry).digest)
         return True
 
     async def revoke_all(self, user_id: str) -> tuple[str, ...]:
@@ -168,6 +176,71 @@ class ApiKeys:
         self._noted |= dict.fromkeys(due, now)
         self._used = {digest: at for digest, at in self._used.items() if at != due.get(digest)}
 
+    # What `repair` needs
+
+    async def scan(self, cursor: int) -> tuple[int, list["Held"]]:
+        """Some of the keys there are, and where to go on; 0 is the end."""
+        cursor, names = await self._store.scan(_key("*"), cursor)
+        records = await self._store.run(*(("HGETALL", name) for name in names)) if names else []
+        found = zip(names, records, strict=True)
+        return cursor, [_held(name, record) for name, record in found if "user" in record]
+
+    async def scan_lists(self, cursor: int) -> tuple[int, list[str]]:
+        """Some of the users with a list of keys, and where to go on; 0 is the end."""
+        cursor, names = await self._store.scan(_list("*"), cursor)
+        return cursor, [name[len(_list("")) - 1 : -1] for name in names]
+
+    async def unseen(self, keys: list["Held"]) -> list["Held"]:
+        """Those of these keys that their owners' lists lack."""
+        asked = [("HGET", _list(key.user_id), key.id) for key in keys]
+        entries = await self._store.run(*asked) if asked else []
+        return [key for key, entry in zip(keys, entries, strict=True) if entry is None]
+
+    async def show(self, key: "Held") -> None:
+        """Enter a key in its owner's list again. The list stays then until its last key is gone."""
+        entry = f"{key.digest} {key.made} {key.expires}"
+        await self._store.run(("HSET", _list(key.user_id), key.id, entry), ("PERSIST", _list(key.user_id)))
+
+    async def withdraw(self, key: "Held") -> None:
+        """Remove a key and its entry."""
+        await self._remove(key.user_id, key.id, key.digest)
+
+    async def leading_nowhere(self, user_id: str) -> list[str]:
+        """The ids in a list that no record bears out, but for keys that have expired or may be in the making."""
+        entries: dict[str, str] = await self._store.one(("HGETALL", _list(user_id)))
+        found = {key_id: _Entry.read(entry) for key_id, entry in entries.items()}
+        asked = [("EXISTS", _key(entry.digest)) for entry in found.values()]
+        there = await self._store.run(*asked) if asked else []
+        now = self._clock.now() * 1000
+        return [
+            key_id
+            for (key_id, entry), exists in zip(found.items(), there, strict=True)
+            if not exists and entry.made + _ms(_BEING_MADE) < now and (entry.expires == 0 or entry.expires > now)
+        ]
+
+    async def drop(self, user_id: str, key_ids: Iterable[str]) -> None:
+        """Remove entries from a list."""
+        await self._store.one(("HDEL", _list(user_id), *key_ids))
+
+    async def _confirm(self, owner: Principal, key_id: str) -> None:
+        """Raise `NotSignedIn` or `Forbidden` unless the owner still may have the key that has just been written.
+
+        Who revokes all keys ends the sessions first, or dooms the record. So either that is seen here, or the list is
+        read after the record was written, and the key goes with the others.
+        """
+        await self._check.still(owner)
+        entry, found = await self._store.run(("HGET", _list(owner.user_id), key_id), self._users.reading(owner.user_id))
+        user = self._users.read(owner.user_id, found)
+        if entry is None or user is None or not user.active:
+            raise Forbidden("The account is disabled or gone, or its keys have just been revoked")
+
+    async def _remove(self, user_id: str, key_id: str, digest: str) -> None:
+        """The record first: what works must be in the list."""
+        ending: Command = ("DEL", _key(digest))
+        await self._store.one(ending, durable=True)
+        self._store.insist(ending)
+        await self._store.one(("HDEL", _list(user_id), key_id))
+
     async def _enter(self, user_id: str, key_id: str, digest: str, lifetime: int) -> tuple[int, int]:
         for attempt in (1, 2):
             verdict, now, expires = await self._store.one(_ENTER(_list(user_id), key_id, digest, lifetime, MOST))
@@ -177,6 +250,17 @@ class ApiKeys:
             if attempt == 1:
                 await self.of(user_id)  # forgets entries that lead nowhere
         raise TooManyKeys(f"There are {MOST} keys already; revoke one first")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A key as its record has it, for those who compare it with the lists (ms)."""
+
+    digest: str
+    user_id: str
+    id: str
+    made: int
+    expires: int
 
 
 @dataclass(frozen=True)
@@ -208,6 +292,10 @@ def _read(record: dict[str, str]) -> ApiKey:
         _time(record["used"]) if "used" in record else None,
         _time(record["exp"]) if record["exp"] != "0" else None,
     )
+
+
+def _held(name: str, record: dict[str, str]) -> Held:
+    return Held(name.removeprefix(_key("")), record["user"], record["id"], int(record["at"]), int(record["exp"]))
 
 
 def _lives(record: dict[str, str], now: float) -> bool:

@@ -80,14 +80,20 @@ async def _text(request: web.Request, kind: str = JSON) -> str:
     if (request.content_length or 0) > LARGEST:
         raise PayloadTooLarge
     try:
+        return (await arrived(request)).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedJson("The body is not UTF-8") from error
+
+
+async def arrived(request: web.Request) -> bytes:
+    """The whole body, as soon as it is here; raises a 400, 408 or 413."""
+    try:
         async with asyncio.timeout(ARRIVES_WITHIN):
-            return (await _all_of(request)).decode("utf-8")
+            return await _all_of(request)
     except TimeoutError as error:
         raise RequestTimeout from error
     except web.HTTPRequestEntityTooLarge as error:
         raise PayloadTooLarge from error
-    except UnicodeDecodeError as error:
-        raise MalformedJson("The body is not UTF-8") from error
     except (ConnectionError, web.RequestPayloadError) as error:
         raise MalformedJson("The body ended early") from error
 

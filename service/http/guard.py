@@ -20,6 +20,7 @@ from aiohttp import hdrs, web
 from service.apikeys.keys import PREFIX
 from service.client import Client
 from service.errors import Forbidden, InvalidApiKey, InvalidToken, NoToken, NotSignedIn
+from service.http.body import arrived
 from service.parts import parts
 from service.tokens.access import Principal
 
@@ -137,13 +138,22 @@ def optional_user(handler: Handler) -> Handler:
 def _guarded(handler: Handler, access: Access, has: Callable[[Principal], tuple[str, ...]]) -> Handler:
     @wraps(handler)
     async def guarded(request: web.Request) -> web.StreamResponse:
+        found = await admitted(request)
+        if not request.content.is_eof():
+            # Who may is decided when all of the request is here. Otherwise somebody who sends it slowly, and is put out
+            # meanwhile, would still have their way at the end of it.
+            await arrived(request)
+            found = await admitted(request)
+        request[_PRINCIPAL] = found
+        return await handler(request)
+
+    async def admitted(request: web.Request) -> Principal:
         found = await identify(request)
         if found.key_id and access.who == "user":
             raise Forbidden("An API key cannot do this: it takes a person who is signed in")
         if access.any_of and not set(access.any_of) & set(has(found)):
             raise Forbidden(required=list(access.any_of))
-        request[_PRINCIPAL] = found
-        return await handler(request)
+        return found
 
     guarded.access = access  # type: ignore[attr-defined]
     return guarded

@@ -18,10 +18,13 @@ class Check:
 
     async def principal(self, text: str) -> Principal:
         """Who is asking; raises `InvalidToken`, `TokenExpired`, `TokenRevoked` or `TokenStale`."""
-        principal = self._tokens.read(text)
+        await self.still(principal := self._tokens.read(text))
+        return principal
+
+    async def still(self, principal: Principal) -> None:
+        """Raise `TokenRevoked` or `TokenStale` unless what was true of this person when they came still is."""
         standing = await self._families.standing(principal.user_id, principal.session_id, principal.jti)
         if not standing.live or standing.revoked:
             raise TokenRevoked
         if standing.epoch != principal.epoch:
             raise TokenStale
-        return principal

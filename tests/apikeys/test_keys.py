@@ -8,8 +8,9 @@ import pytest
 
 from service.apikeys.keys import _ENTER, MOST
 from service.app import look_after
-from service.errors import Forbidden
+from service.errors import Forbidden, ServiceError
 from service.parts import Parts
+from service.sessions.families import EndReason
 from tests.conftest import PASSWORD, Answer, Browser, gather
 
 TOKENS = {"X-Auth-Mode": "token"}
@@ -457,3 +458,74 @@ async def test_a_list_lives_as_long_as_its_last_key(ada, connecting):
 
     assert [round(seconds, -1) for seconds in lives[:3]] == [60, 3600, 3600]
     assert lives[3:] == [-1, -1]
+
+
+# Whoever is put out while a key is being made
+
+
+@pytest.fixture
+async def redis(connecting):
+    """Redis as an onlooker sees it."""
+    client = connecting()
+    yield client
+    await client.aclose()
+
+
+async def _taken_over(its: Parts, user_id: str) -> None:
+    await its.families.end_all(user_id, EndReason.TAKEN_OVER, account_changed=True)
+    await its.api_keys.revoke_all(user_id)
+
+
+async def _deleted(its: Parts, user_id: str) -> None:
+    await its.deletion.delete(user_id, None)
+
+
+async def _revoked(its: Parts, user_id: str) -> None:
+    for key in await its.store.one(("HGETALL", f"apikeys:{{{user_id}}}")):
+        await its.api_keys.revoke(user_id, key)
+
+
+@pytest.mark.parametrize("happening", [_taken_over, _deleted, _revoked])
+@pytest.mark.parametrize("step", ["before its entry", "after its entry", "after its record"])
+async def test_a_key_in_the_making_does_not_outlive_its_maker(browser, parts, redis, monkeypatch, happening, step):
+    ada, its = await owner(browser, parts, roles="user"), parts
+    if happening is _revoked and step == "before its entry":
+        pytest.skip("there is nothing to revoke yet")
+    maker = its.access_tokens.read(ada.signed.json["accessToken"])
+    enter, one = its.api_keys._enter, its.store.one
+
+    async def entered(*args):
+        if step == "before its entry":
+            await happening(its, ada.id)
+        answer = await enter(*args)
+        if step == "after its entry":
+            await happening(its, ada.id)
+        return answer
+
+    async def written(command, **kwargs):
+        answer = await one(command, **kwargs)
+        if answer == "written" and step == "after its record":
+            await happening(its, ada.id)
+        return answer
+
+    monkeypatch.setattr(its.api_keys, "_enter", entered)
+    monkeypatch.setattr(its.store, "one", written)
+    with pytest.raises(ServiceError) as refused:
+        await its.api_keys.make(maker, "back door", ["profile:read"], None)
+
+    assert refused.value.status in (401, 403)
+    assert [name async for name in redis.scan_iter(match="apikey*")] == []
+
+
+async def test_no_key_of_a_maker_who_is_put_out_works_however_many_are_being_made(ada, redis):
+    makings = [asyncio.create_task(ada.make("profile:read")) for _ in range(30)]
+    while not await redis.exists(f"apikeys:{{{ada.id}}}"):
+        await asyncio.sleep(0)
+    await _taken_over(ada.parts, ada.id)
+
+    answers = [await making for making in makings]
+
+    made = [answer.json["apiKey"] for answer in answers if answer.status == 201]
+    assert {answer.status for answer in answers} <= {201, 401, 403}
+    assert [(await verify(ada.browser, key)).code for key in made] == ["INVALID_API_KEY"] * len(made)
+    assert [name async for name in redis.scan_iter(match="apikey*")] == []
