@@ -62,17 +62,19 @@ class Once:
         self._life = int(settings.one_time_token_expiry.total_seconds() * 1000)
 
     async def issue(self, purpose: Purpose, user_id: str, only_if: tuple[str, str]) -> str | None:
-        """Make a token, and so end those of its type before it.
+        """Make a token, and so end those of its type before it; the latest of them is removed.
 
         `only_if` names a field of the record and its value: `None` when that has changed, so that no token goes to an
         address that is not the account's any more.
         """
         text = "ot_" + secrets.token_urlsafe(24)
-        digest = _digest(text)
+        digest, before = _digest(text), await self._users.field(user_id, purpose.field)
         # The key first: a record that names a token which is not there would only have killed the one before.
         value = orjson.dumps({"type": purpose, "user": user_id}).decode()
         await self._store.one(("SET", _key(purpose, digest), value, "PX", self._life))
         if await self._users.change_if(user_id, only_if, {purpose.field: digest}):
+            if before:
+                await self._store.one(("DEL", _key(purpose, before)))  # it opens nothing any more
             return text
         await self._store.one(("DEL", _key(purpose, digest)))
         return None
@@ -105,6 +107,18 @@ class Once:
         digests = {purpose: await self._users.field(user_id, purpose.field) for purpose in Purpose}
         if keys := [_key(purpose, digest) for purpose, digest in digests.items() if digest]:
             await self._store.one(("DEL", *keys))
+
+    async def scan(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        """Some of the tokens there are, each as the name of its key and its user, and where to go on; 0 is the end."""
+        cursor, names = await self._store.one(("SCAN", cursor, "MATCH", "once:*", "COUNT", 500))
+        values = await self._store.run(*(("GET", name) for name in names)) if names else []
+        return int(cursor), [
+            (name, orjson.loads(value)["user"]) for name, value in zip(names, values, strict=True) if value
+        ]
+
+    async def withdraw(self, name: str) -> None:
+        """Take a token away by the name of its key."""
+        await self._store.one(("DEL", name))
 
 
 def _key(purpose: Purpose, digest: str) -> str:

@@ -3,21 +3,25 @@
 It goes over all keys with SCAN, some hundreds at a time, beside the running service. Records are the truth:
 
     unindexed     a user whom an index lacks, or has at the wrong place         entered
-    unlisted      an entry of an index that its record does not bear out        removed
+    unlisted      an entry of an index, or of a list of API keys, that no       removed
+                  record bears out
     unfound       an email or an identity that leads nowhere                    the lookup is made
     misled        a lookup that leads to nobody, or to somebody else            removed
     contested     an email or an identity that leads to another account         told only: a person must choose
     unfinished    a deletion that was cut off                                   finished
     uncounted     a live session that is not counted, or a dead one that is     counted, or not
-    unowned       sessions or events of a user who is gone                      removed
+    unseen        an API key that its owner's list lacks                        entered
+    unowned       sessions, events, API keys or one-time tokens of a user who   removed
+                  is gone
 
-What is being written at the moment may look like any of these. So what is missing is looked at again after a second
-before it counts.
+What is being written at the moment may look like any of these. So what looks wrong is looked at again after a second,
+and counts if the same is wrong then.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -25,13 +29,16 @@ from typing import TypeVar
 from service.accounts.deletion import Deletion
 from service.accounts.directory import Directory
 from service.accounts.lookups import Lookups
+from service.accounts.once import Once
 from service.accounts.users import User, Users
+from service.apikeys.keys import ApiKeys, Held
 from service.audit.events import Event
 from service.audit.trail import Audit
+from service.errors import NotFound
 from service.sessions.families import Families
 
 T = TypeVar("T")
-W = TypeVar("W")
+W = TypeVar("W", bound=Hashable)
 Tell = Callable[[str, str], None]
 _BATCH = 200
 _SETTLES = 1.0  # seconds after which nothing that looked wrong is under way any more
@@ -59,6 +66,8 @@ class Repair:
         directory: Directory,
         families: Families,
         deletion: Deletion,
+        api_keys: ApiKeys,
+        once: Once,
         audit: Audit,
         tell: Tell,
         dry_run: bool = False,
@@ -68,6 +77,8 @@ class Repair:
         self._directory = directory
         self._families = families
         self._deletion = deletion
+        self._api_keys = api_keys
+        self._once = once
         self._audit = audit
         self._say = tell
         self._dry_run = dry_run
@@ -87,43 +98,74 @@ class Repair:
             await self._counted(live)
         async for batch in self._batches(self._audit.scan):
             await self._events(batch)
+        async for batch in self._batches(self._api_keys.scan_lists):
+            await self._key_lists(batch)
+        async for keys in self._batches(self._api_keys.scan):
+            await self._keys(keys)
+        async for tokens in self._batches(self._once.scan):
+            await self._tokens(tokens)
         if not (self._findings.clean or self._dry_run):
             await self._audit.record(Event.INDEXES_REPAIRED, by="command line", **self._findings.found)
         return self._findings
 
     async def _records(self, user_ids: list[str]) -> None:
-        for user in filter(None, await self._users.find_all(user_ids)):
-            self._findings.looked_at += 1
-            if user.leaving:
-                await self._mend("unfinished", user.id, self._deletion.delete(user.id, None, "repair"))
-                continue
-            await self._findable(user)
-        for user, missing in await self._still(user_ids, self._unindexed):
-            await self._mend("unindexed", f"{user.id} in {', '.join(missing)}", self._users.enter(user))
+        self._findings.looked_at += len(list(filter(None, await self._users.find_all(user_ids))))
+        for user_id in await self._still(user_ids, self._unfinished):
+            await self._mend("unfinished", user_id, self._finish(user_id))
+        for astray in await self._still(user_ids, self._astray):
+            await self._findable(astray)
+        for user_id, missing in await self._still(user_ids, self._unindexed):
+            await self._mend("unindexed", f"{user_id} in {', '.join(missing)}", self._enter([user_id]))
 
-    async def _unindexed(self, user_ids: list[str]) -> list[tuple[User, list[str]]]:
+    async def _unfinished(self, user_ids: list[str]) -> list[str]:
+        return [user.id for user in await self._users.find_all(user_ids) if user and user.leaving]
+
+    async def _finish(self, user_id: str) -> None:
+        with suppress(NotFound):  # somebody else has finished it
+            await self._deletion.delete(user_id, None, "repair")
+
+    async def _unindexed(self, user_ids: list[str]) -> list[tuple[str, tuple[str, ...]]]:
         return [
-            (user, missing)
+            (user.id, tuple(missing))
             for user in await self._users.find_all(user_ids)
             if user and not user.leaving and (missing := await self._directory.missing(*self._place(user)))
         ]
 
-    async def _findable(self, user: User) -> None:
-        wanted = [await self._lookups.email(user.email)]
-        wanted += [await self._lookups.identity(held.issuer, held.subject) for held in user.identities]
-        for lookup in wanted:
-            holder = await self._lookups.holder(lookup)
-            if holder is None or (holder.user_id == user.id and not holder.for_good):
-                await self._mend("unfound", f"{user.id} by {lookup}", self._lookups.settle(lookup, user.id))
-            elif holder.user_id != user.id and await self._leads(lookup, holder.user_id):
-                self._tell("contested", f"{user.id} and {holder.user_id} by {lookup}")
-            elif holder.user_id != user.id:
-                redirecting = self._redirect(lookup, holder.user_id, user)
-                await self._mend("misled", f"{lookup} to {holder.user_id}", redirecting)
+    async def _enter(self, user_ids: list[str]) -> None:
+        for user in await self._users.find_all(user_ids):
+            if user and not user.leaving:
+                await self._users.enter(user)
 
-    async def _redirect(self, lookup: str, holder_id: str, user: User) -> None:
+    async def _astray(self, user_ids: list[str]) -> list["_Astray"]:
+        """The lookups that should lead to these users and do not, or not for good."""
+        found = []
+        for user in await self._users.find_all(user_ids):
+            if user is None or user.leaving:
+                continue
+            wanted = [await self._lookups.email(user.email)]
+            wanted += [await self._lookups.identity(held.issuer, held.subject) for held in user.identities]
+            for lookup in wanted:
+                holder = await self._lookups.holder(lookup)
+                if holder is None or (holder.user_id == user.id and not holder.for_good):
+                    found.append(_Astray("unfound", user.id, lookup))
+                elif holder.user_id != user.id:
+                    leads = await self._leads(lookup, holder.user_id)
+                    found.append(_Astray("contested" if leads else "misled", user.id, lookup, holder.user_id))
+        return found
+
+    async def _findable(self, astray: "_Astray") -> None:
+        lookup, user_id, holder_id = astray.lookup, astray.user_id, astray.holder_id
+        match astray.kind:
+            case "unfound":
+                await self._mend("unfound", f"{user_id} by {lookup}", self._lookups.settle(lookup, user_id))
+            case "contested":
+                self._tell("contested", f"{user_id} and {holder_id} by {lookup}")
+            case _:
+                await self._mend("misled", f"{lookup} to {holder_id}", self._redirect(lookup, holder_id, user_id))
+
+    async def _redirect(self, lookup: str, holder_id: str, user_id: str) -> None:
         await self._lookups.release(lookup, holder_id)
-        await self._lookups.settle(lookup, user.id)
+        await self._lookups.settle(lookup, user_id)
 
     async def _index(self, index: str) -> None:
         async def batch(cursor: int) -> tuple[int, list[str]]:
@@ -135,6 +177,7 @@ class Repair:
                     self._tell("unlisted", f"{user_id} in {index}")
                 if not self._dry_run:
                     await self._directory.drop(index, wrong)
+                    await self._enter(wrong)  # who has come to belong there in this moment
 
     async def _strangers(self, index: str, user_ids: list[str]) -> list[str]:
         users = await self._users.find_all(user_ids)
@@ -189,6 +232,36 @@ class Repair:
         for user_id in [user_id for user_id, user in zip(user_ids, users, strict=True) if user is None]:
             await self._mend("unowned", f"events of {user_id}", self._audit.forget(user_id))
 
+    async def _key_lists(self, user_ids: list[str]) -> None:
+        users = await self._users.find_all(user_ids)
+        for user_id in [user_id for user_id, user in zip(user_ids, users, strict=True) if user is None]:
+            await self._mend("unowned", f"API keys of {user_id}", self._api_keys.revoke_all(user_id))
+
+        async def blank(some: list[str]) -> list[tuple[str, str]]:
+            return [(user_id, key_id) for user_id in some for key_id in await self._api_keys.leading_nowhere(user_id)]
+
+        owners = [user.id for user in users if user]
+        for user_id, key_id in await self._still(owners, blank):
+            what = f"API key {key_id} in the list of {user_id}"
+            await self._mend("unlisted", what, self._api_keys.drop(user_id, [key_id]))
+
+    async def _keys(self, keys: list[Held]) -> None:
+        users = await self._users.find_all(key.user_id for key in keys)
+        owned = []
+        for key, user in zip(keys, users, strict=True):
+            if user is None:
+                await self._mend("unowned", f"API key {key.id} of {key.user_id}", self._api_keys.withdraw(key))
+            else:
+                owned.append(key)
+        for key in await self._still(owned, self._api_keys.unseen):
+            await self._mend("unseen", f"API key {key.id} of {key.user_id}", self._api_keys.show(key))
+
+    async def _tokens(self, tokens: list[tuple[str, str]]) -> None:
+        users = await self._users.find_all(user_id for _, user_id in tokens)
+        for (name, user_id), user in zip(tokens, users, strict=True):
+            if user is None:
+                await self._mend("unowned", f"a one-time token of {user_id}", self._once.withdraw(name))
+
     def _place(self, user: User) -> tuple[str, int, tuple[str, ...], bool]:
         return user.id, round(user.created_at.timestamp() * 1000), user.roles, user.active
 
@@ -205,11 +278,11 @@ class Repair:
 
     @staticmethod
     async def _still(some: list[T], wrong: Callable[[list[T]], Awaitable[list[W]]]) -> list[W]:
-        """What is wrong with these, if something is and a second later still is."""
-        if not await wrong(some):
+        """What is wrong with these, and a second later still is."""
+        if not (before := set(await wrong(some))):
             return []
         await asyncio.sleep(_SETTLES)
-        return await wrong(some)
+        return [it for it in await wrong(some) if it in before]
 
     @staticmethod
     async def _batches(scan: Callable[[int], Awaitable[tuple[int, list[T]]]]) -> AsyncIterator[list[T]]:
@@ -221,6 +294,16 @@ class Repair:
                 yield batch
             if cursor == 0:
                 return
+
+
+@dataclass(frozen=True)
+class _Astray:
+    """A lookup that should lead to a user; `holder_id` is where it leads."""
+
+    kind: str
+    user_id: str
+    lookup: str
+    holder_id: str = ""
 
 
 def _in_batches(some: Iterable[T]) -> Iterable[list[T]]:

@@ -29,7 +29,16 @@ async def run(its: Parts, called: argparse.Namespace) -> int:
         print(orjson.dumps({"found": kind, "what": what}).decode() if called.json else f"{kind:12}{what}")
 
     findings = await Repair(
-        its.users, its.lookups, its.directory, its.families, its.deletion, its.audit, tell, called.dry_run
+        its.users,
+        its.lookups,
+        its.directory,
+        its.families,
+        its.deletion,
+        its.api_keys,
+        its.once,
+        its.audit,
+        tell,
+        called.dry_run,
     ).run()
     if called.json:
         mended = not (findings.clean or called.dry_run)
