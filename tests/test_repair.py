@@ -1,12 +1,18 @@
 """Repair: what was broken on purpose is found, mended, and found no more."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
+from service.accounts.once import Purpose
 from service.accounts.users import Identity, User
 from service.admin import repair
+from service.admin.administration import COMMAND_LINE
 from service.admin.repair import Repair
 from service.audit.trail import Wanted
 from service.client import Client
+from service.errors import InvalidApiKey
 from service.ids import new_id
 
 HERE = Client("192.0.2.7", "curl/8")
@@ -40,7 +46,7 @@ async def ada(parts) -> User:
 async def run(its, dry_run=False) -> tuple[dict[str, int], list[str]]:
     told: list[str] = []
     found = await Repair(
-        its.users, its.lookups, its.directory, its.families, its.deletion, its.audit,
+        its.users, its.lookups, its.directory, its.families, its.deletion, its.api_keys, its.once, its.audit,
         lambda kind, what: told.append(f"{kind} {what}"), dry_run,
     ).run()  # fmt: skip
     return dict(found.found), told
@@ -134,7 +140,7 @@ async def test_two_accounts_with_one_email_are_told_and_left_alone(parts, ada, r
 
 
 async def test_a_deletion_that_was_cut_off_is_finished(parts, ada, redis):
-    await parts.users.doom(ada.id)
+    await parts.users.doom(await parts.users.find(ada.id))
 
     assert (await run(parts))[0]["unfinished"] == 1
     assert await parts.users.find(ada.id) is None
@@ -190,3 +196,201 @@ async def test_it_goes_over_more_users_than_a_batch(parts, redis, monkeypatch):
 
     assert (await run(parts))[0] == {"unindexed": 30}
     assert await redis.zcard("index:users") == 30
+
+
+# API keys and one-time tokens
+
+
+async def key_of(its, user: User) -> str:
+    signed = await its.signin.begin(user, ("fed",), HERE)
+    maker = its.access_tokens.read(signed.access.text)
+    _, text = await its.api_keys.make(maker, "nightly report", ["profile:read"], None)
+    return text
+
+
+async def test_keys_and_tokens_of_users_there_are_are_left_alone(parts, ada):
+    text = await key_of(parts, ada)
+    assert await parts.once.issue(Purpose.RESET, ada.id, ("email", ada.email))
+
+    assert await run(parts) == ({}, [])
+    assert (await parts.api_keys.holder(text)).user_id == ada.id
+
+
+async def test_a_key_that_its_owner_no_longer_sees_is_shown_again(parts, ada, redis):
+    text = await key_of(parts, ada)
+    before = await parts.api_keys.of(ada.id)
+    await redis.delete(f"apikeys:{{{ada.id}}}")
+    assert await parts.api_keys.of(ada.id) == []
+
+    assert (await run(parts))[0] == {"unseen": 1}
+    assert await parts.api_keys.of(ada.id) == before
+    assert await run(parts) == ({}, [])
+    assert await parts.api_keys.revoke(ada.id, before[0].id)
+    with pytest.raises(InvalidApiKey):
+        await parts.api_keys.holder(text)
+
+
+async def test_an_entry_of_a_key_that_leads_nowhere_is_removed_in_time(parts, ada, redis):
+    await key_of(parts, ada)
+    listed, now = f"apikeys:{{{ada.id}}}", round(parts.clock.now() * 1000)
+    old, young, expired = new_id(), new_id(), new_id()
+    await redis.hset(listed, old, f"{'0' * 64} {now - 7_200_000} 0")
+    await redis.hset(listed, young, f"{'1' * 64} {now} 0")
+    await redis.hset(listed, expired, f"{'2' * 64} {now - 7_200_000} {now - 60_000}")
+
+    found, told = await run(parts)
+
+    assert found == {"unlisted": 1}
+    assert old in told[0]
+    assert await redis.hexists(listed, young)
+    assert await run(parts) == ({}, [])
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_keys_and_tokens_of_somebody_gone_are_removed(parts, ada, redis, listed):
+    bob = await parts.users.find_by_email("bob@example.org")
+    await parts.users.change(bob.id, off=None)
+    await key_of(parts, await parts.users.find(bob.id))
+    assert await parts.once.issue(Purpose.RESET, bob.id, ("email", bob.email))
+    if not listed:
+        await redis.delete(f"apikeys:{{{bob.id}}}")
+    await redis.delete(f"user:{{{bob.id}}}")
+
+    found, told = await run(parts)
+
+    assert found["unowned"] == 4  # sessions, events, a key and a token
+    assert any("API key" in line for line in told)
+    assert [key async for key in redis.scan_iter() if key.startswith(("apikey", "once:"))] == []
+    assert await run(parts) == ({}, [])
+
+
+# Beside the running service
+
+
+async def test_a_deletion_that_is_finished_meanwhile_does_not_stop_the_rest(parts, ada, redis, monkeypatch):
+    await parts.users.doom(await parts.users.find(ada.id))
+    await redis.set("email:nobodys", new_id())
+    delete = parts.deletion.delete
+
+    async def somebody_is_faster(*args, **kwargs):
+        await delete(*args, **kwargs)
+        await delete(*args, **kwargs)
+
+    monkeypatch.setattr(parts.deletion, "delete", somebody_is_faster)
+
+    assert (await run(parts))[0].keys() >= {"unfinished", "misled"}
+    assert await run(parts) == ({}, [])
+
+
+async def test_what_begins_to_look_wrong_while_something_else_is_looked_at_again_is_left_alone(
+    parts, ada, redis, monkeypatch
+):
+    """An entry is written before its record."""
+    await redis.zadd("index:users", {new_id(): 1})
+    under_way, sleep = new_id(), asyncio.sleep
+
+    async def slept(seconds):
+        await sleep(seconds)
+        await redis.zadd("index:users", {under_way: 2})
+
+    monkeypatch.setattr(repair.asyncio, "sleep", slept)
+    found, _ = await run(parts)
+
+    assert found == {"unlisted": 1}
+    assert await redis.zscore("index:users", under_way) == 2
+
+
+async def test_a_lookup_that_is_just_being_made_is_not_told_of(parts, ada, redis, monkeypatch):
+    lookup, sleep = await parts.lookups.email(ada.email), asyncio.sleep
+    await redis.set(lookup, ada.id, px=60_000)  # the record is there, and the claim is not yet permanent
+
+    async def slept(seconds):
+        await sleep(seconds)
+        await redis.persist(lookup)
+
+    monkeypatch.setattr(repair.asyncio, "sleep", slept)
+
+    assert await run(parts) == ({}, [])
+
+
+# Cut off anywhere
+
+
+class Crash(Exception):
+    """The process is gone."""
+
+
+async def register(its, ada, bob):
+    await its.users.register(User(id="", email="eve@example.org", identities=(replace(GITHUB, subject="eve"),)))
+
+
+async def promote(its, ada, bob):
+    await its.administration.change(COMMAND_LINE, bob.id, roles=["user", "admin"])
+
+
+async def put_out(its, ada, bob):
+    await its.administration.change(COMMAND_LINE, ada.id, roles=["moderator"], active=False)
+
+
+async def enable(its, ada, bob):
+    await its.administration.change(COMMAND_LINE, ada.id, active=True)
+
+
+async def move(its, ada, bob):
+    await its.users.change(bob.id, new="bob@new.example")
+    token = await its.once.issue(Purpose.CHANGE, bob.id, ("new", "bob@new.example"))
+    await its.recovery.verify(token, HERE)
+
+
+async def make_key(its, ada, bob):
+    await key_of(its, bob)
+
+
+async def delete(its, ada, bob):
+    await its.deletion.delete(ada.id, None)
+
+
+@pytest.mark.parametrize("act", [register, promote, put_out, enable, move, make_key, delete])
+async def test_whatever_was_cut_off_anywhere_is_whole_after_one_run(parts, redis, monkeypatch, act):
+    """Each act, cut off before its first, second, third command and so on, until it gets through."""
+    run_for_real = parts.store.run
+    for calls in range(100):
+        await redis.flushall()
+        admin = User(id="", email="ada@example.org", roles=("user", "admin"), identities=(GITHUB,))
+        ada = await parts.users.register(admin)
+        bob = await parts.users.register(User(id="", email="bob@example.org"))
+        root = await parts.users.register(User(id="", email="root@example.org", roles=("admin",)))
+        await parts.signin.begin(ada, ("fed",), HERE)
+        if act is enable:
+            await parts.administration.change(COMMAND_LINE, ada.id, active=False)
+        await parts.audit.settled()
+        left = [calls]
+
+        async def dying(*commands, left=left, **how):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Crash
+            return await run_for_real(*commands, **how)
+
+        monkeypatch.setattr(parts.store, "run", dying)
+        try:
+            await act(parts, ada, bob)
+            through = left[0] >= 0
+        except Crash:
+            through = False
+        await parts.audit.settled()
+        monkeypatch.setattr(parts.store, "run", run_for_real)
+
+        await run(parts)
+
+        assert await run(parts) == ({}, []), calls
+        listed, _ = await parts.administration.list(None, None, None, 100)
+        records = [key async for key in redis.scan_iter("user:*")]
+        assert sorted(f"user:{{{user.id}}}" for user in listed) == sorted(records)
+        assert root.id in await redis.smembers("admins")
+        for user in listed:
+            assert (await parts.users.find_by_email(user.email)).id == user.id
+            assert (user.id in await redis.smembers("admins")) == user.is_admin
+        if through:
+            return
+    raise AssertionError("it never got through")

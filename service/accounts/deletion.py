@@ -10,26 +10,36 @@ In this order, so that a crash leaves the safe half, and the same call, or `pyth
     erase the record     and then its places in the directory
 
 What counts calls or knows addresses (`limit:…`, `known:…`) names nobody and expires by itself. So does a one-time token
-that a newer one had replaced (`once:…`), within its hour; it opens nothing.
+that a new password or email had ended (`once:…`), within its hour, and a sign-in elsewhere that was to link an identity
+(`oauth:…`), within ten minutes; neither opens anything. An event that could not be written at the time is told by who
+finishes the deletion.
 """
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from service.accounts.passwords import Passwords
-from service.accounts.roles import ADMIN
-from service.accounts.users import Users
+from service.accounts.users import Changed, User, Users
 from service.audit.events import Event
-from service.audit.trail import Audit
+from service.audit.trail import Audit, Wanted
 from service.client import Client
 from service.clock import Clock
-from service.errors import InvalidCredentials, InvalidToken, NotFound, ReauthenticationRequired, ValidationFailed
+from service.errors import (
+    InvalidCredentials,
+    InvalidToken,
+    NotFound,
+    ReauthenticationRequired,
+    StoreUnavailable,
+    ValidationFailed,
+)
 from service.sessions.families import Families
 from service.tokens.access import Principal
 
 Removal = Callable[[str], Awaitable[object]]
 """Removes all that a feature keeps of the user with this id; may be repeated."""
 
+_ATTEMPTS = 5
+_TELLS_WITHIN = timedelta(seconds=5)  # after that, who began a deletion and has not told of it never will
 RECENT = timedelta(minutes=10)  # how long after a sign-in an account without a password may be deleted
 
 
@@ -68,19 +78,49 @@ class Deletion:
             raise InvalidCredentials("The password is not right")
         await self.delete(user.id, client)
 
-    async def delete(self, user_id: str, client: Client | None, by: str | None = None) -> None:
-        """Delete an account, or what a crash has left of it; raises `NotFound`, or `Forbidden` for the last admin."""
-        user = await self._users.find(user_id)
-        if user and user.active and ADMIN in user.roles:
-            await self._users.leave_admins(user.id)
-        user, began = await self._users.doom(user_id)
-        if user is None:
-            raise NotFound("There is no such user")
-        if began:
-            await self._audit.record(Event.USER_DELETED, user_id=user_id, client=client, by=by)
+    async def delete(
+        self,
+        user_id: str,
+        client: Client | None,
+        by: str | None = None,
+        allowed: Callable[[User], None] = lambda _: None,
+        key_id: str | None = None,
+    ) -> None:
+        """Delete an account, or what a crash has left of it.
+
+        Raises `NotFound`, `Forbidden` for the last admin, or whatever `allowed` raises for the user as they are now.
+        """
+        user, began = await self._doom(user_id, allowed)
+        if began or await self._untold(user):
+            await self._audit.record(Event.USER_DELETED, user_id=user_id, client=client, by=by, key_id=key_id)
         await self._families.forget(user_id)
         for remove in self._removals:
             await remove(user_id)
         await self._users.release(user)
         await self._audit.forget(user_id)
         await self._users.erase(user)
+
+    async def _doom(self, user_id: str, allowed: Callable[[User], None]) -> tuple[User, bool]:
+        for _ in range(_ATTEMPTS):
+            if (seen := await self._users.find(user_id)) is None:
+                break
+            allowed(seen)
+            if seen.is_admin:
+                await self._users.leave_admins(user_id)
+            try:
+                user, began = await self._users.doom(seen)
+            except Changed:
+                continue
+            if user is None:
+                break
+            return user, began
+        else:
+            raise StoreUnavailable
+        raise NotFound("There is no such user")
+
+    async def _untold(self, user: User) -> bool:
+        """Whether the call that began this deletion was cut off before its event was written."""
+        if user.leaving_since is None or self._clock.now() - user.leaving_since.timestamp() < _TELLS_WITHIN.seconds:
+            return False
+        told, _ = await self._audit.page(Wanted(user.id, Event.USER_DELETED), None, 1)
+        return not told

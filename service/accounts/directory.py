@@ -55,11 +55,20 @@ class Directory:
     def entering(self, user_id: str, created: int, roles: Iterable[str], active: bool) -> list[Command]:
         """The commands that enter a user; send them before the record is written."""
         roles = tuple(roles)
-        commands: list[Command] = [("ZADD", _USERS, created, user_id)]
-        commands += [("ZADD", _ROLE + role, created, user_id) for role in roles]
-        if not active:
+        admin = active and ADMIN in roles
+        return [("ZADD", _USERS, created, user_id), *self.gaining(user_id, created, roles, not active, admin)]
+
+    def gaining(
+        self, user_id: str, created: int, roles: Iterable[str], disabled: bool = False, admin: bool = False
+    ) -> list[Command]:
+        """The commands that enter a user into what they come to belong to; send them before the record changes.
+
+        Only what they were not before: an admin who is just being put out must not be entered again by another change.
+        """
+        commands: list[Command] = [("ZADD", _ROLE + role, created, user_id) for role in roles]
+        if disabled:
             commands.append(("SADD", _DISABLED, user_id))
-        elif ADMIN in roles:
+        if admin:
             commands.append(("SADD", _ADMINS, user_id))
         return commands
 

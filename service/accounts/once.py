@@ -105,16 +105,14 @@ class Once:
     async def revoke_all(self, user_id: str) -> None:
         """Take the latest tokens of a user away, one who is being deleted too; those before them expire."""
         digests = {purpose: await self._users.field(user_id, purpose.field) for purpose in Purpose}
-        if keys := [_key(purpose, digest) for purpose, digest in digests.items() if digest]:
-            await self._store.one(("DEL", *keys))
+        if gone := [("DEL", _key(purpose, digest)) for purpose, digest in digests.items() if digest]:
+            await self._store.run(*gone, apart=True)
 
     async def scan(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         """Some of the tokens there are, each as the name of its key and its user, and where to go on; 0 is the end."""
-        cursor, names = await self._store.one(("SCAN", cursor, "MATCH", "once:*", "COUNT", 500))
+        cursor, names = await self._store.scan("once:*", cursor)
         values = await self._store.run(*(("GET", name) for name in names)) if names else []
-        return int(cursor), [
-            (name, orjson.loads(value)["user"]) for name, value in zip(names, values, strict=True) if value
-        ]
+        return cursor, [(name, orjson.loads(value)["user"]) for name, value in zip(names, values, strict=True) if value]
 
     async def withdraw(self, name: str) -> None:
         """Take a token away by the name of its key."""

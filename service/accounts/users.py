@@ -36,6 +36,7 @@ from service.ids import new_id
 from service.store import Command, Script, Store
 
 _HERE = Path(__file__).parent
+_ADMINISTER = Script(_HERE / "administer.lua")
 _CHANGE = Script(_HERE / "change.lua")
 _DOOM = Script(_HERE / "doom.lua")
 _LINK = Script(_HERE / "link.lua")
@@ -103,7 +104,17 @@ class User:
     last_login_at: datetime | None = None
     identities: tuple[Identity, ...] = ()
     new_email: str | None = None
-    leaving: bool = False  # its deletion has begun
+    leaving_since: datetime | None = None  # when its deletion began
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its deletion has begun."""
+        return self.leaving_since is not None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they are an admin who can act."""
+        return self.active and ADMIN in self.roles
 
     @property
     def display_name(self) -> str | None:
@@ -147,7 +158,7 @@ class Users:
             identities=tuple(
                 Identity.read(name[3:], value) for name, value in sorted(record.items()) if name.startswith("id:")
             ),
-            leaving="gone" in record,
+            leaving_since=_time(record["gone"].partition(" ")[0]) if "gone" in record else None,
         )
 
     def entering(self, user: User) -> list[Command]:
@@ -324,25 +335,52 @@ class Users:
             await self._lookups.release(lookup, user.id)
             raise InvalidOneTimeToken
 
-    async def administer(self, user: User, roles: tuple[str, ...], active: bool, email_verified: bool) -> None:
-        """Set what admins decide of a user as the caller has read it; raises `Changed` if the roles are others now.
+    async def administer(
+        self, user: User, roles: tuple[str, ...] | None, active: bool | None, email_verified: bool | None
+    ) -> User:
+        """Set what admins decide of a user as the caller has read it, and nothing that is `None`; the user as written.
 
-        The directory is written around it: what is added before, what is taken away after.
+        Raises `Changed` if the user has other roles now, or has been disabled, enabled or deleted. The directory is
+        written around it: what is added before, what is taken away after.
         """
-        change = _CHANGE(
-            *(_key(user.id), "roles", " ".join(user.roles)),
-            *("roles", " ".join(roles)),
-            *("off", "" if active else "1"),
-            *("ok", "1" if email_verified else ""),
-            *("up", _ms(self._clock.now())),
+        after = replace(
+            user,
+            roles=user.roles if roles is None else roles,
+            active=user.active if active is None else active,
+            email_verified=user.email_verified if email_verified is None else email_verified,
         )
-        entering = self.entering(replace(user, roles=roles, active=active))
+        vouched = {} if email_verified is None else {"ok": "1" if email_verified else None}
+        change = _ADMINISTER(
+            _key(user.id),
+            *(" ".join(user.roles), _off(user)),
+            *(" ".join(after.roles), _off(after)),
+            *_flat({**vouched, "up": _ms(self._clock.now())}),
+        )
+        created = int(_ms(user.created_at.timestamp()))
+        entering = self._directory.gaining(
+            user.id,
+            created,
+            [role for role in after.roles if role not in user.roles],
+            disabled=user.active and not after.active,
+            admin=after.is_admin and not user.is_admin,
+        )
         *_, answer = await self._store.run(*entering, change, durable=True)
         if answer != "changed":
             raise Changed
-        lost = [role for role in user.roles if role not in roles]
-        if after := self._directory.losing(user.id, lost, enabled=active):
-            await self._store.run(*after)
+        await self._take_out(after, [role for role in user.roles if role not in after.roles], after.active)
+        return after
+
+    async def _take_out(self, user: User, lost: Iterable[str], enabled: bool) -> None:
+        """Remove a user from what they no longer belong to, unless somebody has given it back meanwhile."""
+        if not (removing := self._directory.losing(user.id, lost, enabled)):
+            return
+        record = (await self._store.run(*removing, self.reading(user.id)))[-1]
+        current = self.read(user.id, record)
+        if current is None or current.leaving or (current.roles, current.active) == (user.roles, user.active):
+            return
+        created = int(_ms(user.created_at.timestamp()))
+        if again := self._directory.gaining(user.id, created, current.roles, disabled=not current.active):
+            await self._store.run(*again)
 
     async def enter(self, user: User) -> None:
         """Enter a user into the directory as the record is."""
@@ -351,18 +389,23 @@ class Users:
     async def leave_admins(self, user_id: str) -> None:
         """Count a user as an admin no more, before the record says so; raises `Forbidden` for the last one."""
         found = await self.find_all(await self._directory.other_admins(user_id))
-        others = [user.id for user in found if user and user.active and ADMIN in user.roles]
+        others = [user.id for user in found if user and user.is_admin]
         if not await self._directory.leave_admins(user_id, others):
             raise Forbidden("This is the last admin; make somebody else an admin first")
 
-    async def doom(self, user_id: str) -> tuple[User | None, bool]:
-        """Begin to delete a user: nobody gets in any more, nothing is added.
+    async def doom(self, user: User) -> tuple[User | None, bool]:
+        """Begin to delete a user as the caller has read it: nobody gets in any more, nothing is added.
 
         The user as the record stays from now on, `None` if there is none; and whether it is this call that began.
+        Raises `Changed` if the user has other roles now, or has been disabled or enabled.
         """
         mark = f"{_ms(self._clock.now())} {new_id()}"
-        first, *fields = await self._store.one(_DOOM(_key(user_id), mark), durable=True)
-        return self.read(user_id, dict(zip(fields[::2], fields[1::2], strict=True))), bool(first)
+        dooming = _DOOM(_key(user.id), mark, " ".join(user.roles), _off(user))
+        verdict, *fields = await self._store.one(dooming, durable=True)
+        if verdict == "differs":
+            raise Changed
+        found = self.read(user.id, dict(zip(fields[::2], fields[1::2], strict=True)))
+        return found, verdict == "began"
 
     async def release(self, user: User) -> None:
         """Give up every lookup that leads to a user, so that others may have the email and the identities."""
@@ -431,6 +474,11 @@ def _pairs(user: User) -> list[str]:
 def _flat(fields: dict[str, str | None]) -> Iterator[str]:
     for name, value in fields.items():
         yield from (name, value or "")
+
+
+def _off(user: User) -> str:
+    """The field `off`, as `administer.lua` and `doom.lua` compare it."""
+    return "" if user.active else "1"
 
 
 def _key(user_id: str) -> str:

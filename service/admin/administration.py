@@ -11,7 +11,8 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 
 from service.accounts.deletion import Deletion
 from service.accounts.directory import Directory, Place
@@ -21,7 +22,7 @@ from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client
 from service.clock import Clock
-from service.errors import Forbidden, NotFound, StoreUnavailable, ValidationFailed
+from service.errors import Forbidden, NotFound, ServiceError, StoreUnavailable, ValidationFailed
 from service.sessions.families import Ended, EndReason, Families
 from service.tokens.access import Principal
 
@@ -37,10 +38,11 @@ class Actor:
     by: str
     permissions: frozenset[str] | None = None
     client: Client | None = None
+    key_id: str | None = None  # the API key by which they act
 
     @classmethod
     def of(cls, principal: Principal, client: Client) -> "Actor":
-        return cls(principal.user_id, frozenset(principal.permissions), client)
+        return cls(principal.user_id, frozenset(principal.permissions), client, principal.key_id or None)
 
 
 COMMAND_LINE = Actor("command line")
@@ -124,25 +126,28 @@ class Administration:
         wanted = None if roles is None else self._known(roles)
         for _ in range(_ATTEMPTS):
             before = await self.find(user_id)
-            after = replace(
-                before,
-                roles=before.roles if wanted is None else wanted,
-                active=before.active if active is None else active,
-                email_verified=before.email_verified if email_verified is None else email_verified,
-            )
-            self._check(actor, before, gained=[role for role in after.roles if role not in before.roles])
-            if _is_admin(before) and not _is_admin(after):
+            self._check(actor, before, gained=[role for role in wanted or () if role not in before.roles])
+            stays_admin = ADMIN in (before.roles if wanted is None else wanted) and active is not False
+            if before.is_admin and not stays_admin:
                 await self._users.leave_admins(user_id)
             try:
-                await self._users.administer(before, after.roles, after.active, after.email_verified)
+                after = await self._users.administer(before, wanted, active, email_verified)
             except Changed:
                 continue
+            except StoreUnavailable:
+                # It may be done all the same, and who comes again then finds nothing different to tell of.
+                with suppress(ServiceError):
+                    await self._tell(actor, before, await self.find(user_id), Ended(0))
+                raise
             ended = Ended(0)
-            if active is False:
-                ended = await self._families.end_all(user_id, EndReason.ACCOUNT_DISABLED, account_changed=True)
-            elif wanted is not None:
-                await self._families.outdate_tokens(user_id)
-            await self._tell(actor, before, after, ended)
+            try:
+                if active is False:
+                    ended = await self._families.end_all(user_id, EndReason.ACCOUNT_DISABLED, account_changed=True)
+                elif wanted is not None:
+                    await self._families.outdate_tokens(user_id)
+            finally:
+                # Done is done: whoever repeats it after a fault finds nothing different any more to tell of.
+                await self._tell(actor, before, after, ended)
             return await self.find(user_id)
         raise StoreUnavailable
 
@@ -155,6 +160,7 @@ class Administration:
             user_id=user_id,
             client=actor.client,
             by=actor.by,
+            key_id=actor.key_id,
             reason=EndReason.BY_ADMIN,
             count=ended.count,
             ended=ended.sessions,
@@ -163,10 +169,11 @@ class Administration:
 
     async def delete(self, actor: Actor, user_id: str) -> None:
         """Delete a user, or what a crash has left of one."""
-        if (user := await self._users.find(user_id)) is None:
-            raise NotFound("There is no such user")
-        self._check(actor, user)
-        await self._deletion.delete(user_id, actor.client, actor.by)
+
+        def allowed(user: User) -> None:
+            self._check(actor, user)
+
+        await self._deletion.delete(user_id, actor.client, actor.by, allowed, key_id=actor.key_id)
 
     async def statistics(self) -> Statistics:
         """The counts of the directory."""
@@ -197,7 +204,7 @@ class Administration:
 
     async def _tell(self, actor: Actor, before: User, after: User, ended: Ended) -> None:
         """One event for each thing that is different now."""
-        who = {"user_id": after.id, "client": actor.client, "by": actor.by}
+        who = {"user_id": after.id, "client": actor.client, "by": actor.by, "key_id": actor.key_id}
         if set(before.roles) != set(after.roles):
             gained = [role for role in after.roles if role not in before.roles]
             lost = [role for role in before.roles if role not in after.roles]
@@ -212,10 +219,6 @@ class Administration:
 
 def _fits(user: User, role: str | None) -> bool:
     return not user.leaving and (role is None or role in user.roles)
-
-
-def _is_admin(user: User) -> bool:
-    return user.active and ADMIN in user.roles
 
 
 def _cursor(place: Place | None) -> str | None:

@@ -74,9 +74,12 @@ class Recovery:
         # Before the token is spent, so that a fault after it leaves nobody in; and after, for who came in between.
         ended = await self._put_out(user, client)
         await self._once.redeem(found, {**NONE_LEFT, "pw": phc, "ok": "1"}, proves_owner=True)
-        ended += await self._put_out(user, client)
-        await self._audit.record(Event.PASSWORD_RESET, user_id=user.id, client=client, ended=ended)
-        await self._notices.tell(Kind.PASSWORD_CHANGED, client, user.id, user.email)
+        try:
+            ended += await self._put_out(user, client)
+        finally:
+            # The token is spent: nobody comes again to tell of it.
+            await self._audit.record(Event.PASSWORD_RESET, user_id=user.id, client=client, ended=ended)
+            await self._notices.tell(Kind.PASSWORD_CHANGED, client, user.id, user.email)
 
     async def verify(self, token: str, client: Client) -> None:
         """Take a token that proves an email, the account's own or a new one.
@@ -133,6 +136,8 @@ class Recovery:
         new = user.new_email
         async with self._users.moving(user, new):
             await self._once.redeem(found, {**NONE_LEFT, "email": new, "ok": "1"})
-        await self._families.outdate_tokens(user.id)  # they say the old email
-        await self._audit.record(Event.EMAIL_CHANGED, user_id=user.id, client=client)
-        await self._notices.tell(Kind.EMAIL_CHANGED, client, user.id, user.email, email=masked(new))
+        try:
+            await self._families.outdate_tokens(user.id)  # they say the old email
+        finally:
+            await self._audit.record(Event.EMAIL_CHANGED, user_id=user.id, client=client)
+            await self._notices.tell(Kind.EMAIL_CHANGED, client, user.id, user.email, email=masked(new))

@@ -9,6 +9,7 @@ from service.accounts.deletion import Deletion
 from service.accounts.lookups import Lookups
 from service.accounts.once import Purpose
 from service.accounts.users import Identity, Linking, User, Users
+from service.audit.events import Event
 from service.audit.trail import Wanted
 from service.client import Client
 from service.errors import IdentityInUse, InvalidOneTimeToken, NotFound, ServiceError
@@ -77,6 +78,8 @@ async def test_nothing_is_left_but_the_audit_trail(browser, serving, parts, redi
     assert key.status == 201
     await posted(redis)
     await parts.users.link(await parts.users.find(made["id"]), GITHUB, Linking.HOLDER)
+    for _ in range(2):  # the later one takes the place of the one before
+        assert await parts.once.issue(Purpose.RESET, made["id"], ("email", made["email"]))
     await browser("POST", "/api/auth/refresh")
 
     answer = await browser("DELETE", "/api/auth/me", {"password": PASSWORD})
@@ -242,6 +245,21 @@ async def test_a_link_that_is_overtaken_leaves_no_lookup(parts, redis):
     assert [key async for key in redis.scan_iter("identity:*")] == []
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_deletion_whose_beginning_was_not_told_is_told_by_who_finishes_it(parts, redis, told):
+    made = await ada(parts)
+    await parts.users.doom(await parts.users.find(made.id))
+    if told:
+        await parts.audit.record(Event.USER_DELETED, user_id=made.id)
+    since, _, mark = (await redis.hget(f"user:{{{made.id}}}", "gone")).partition(" ")
+    await redis.hset(f"user:{{{made.id}}}", "gone", f"{int(since) - 6000} {mark}")
+
+    await parts.deletion.delete(made.id, None, "repair")
+
+    events, _ = await parts.audit.page(Wanted(made.id, Event.USER_DELETED), None, 10)
+    assert [event.detail.get("by") for event in events] == [None if told else "repair"]
+
+
 # What mail does to an account that is going
 
 
@@ -259,7 +277,7 @@ async def test_a_token_from_a_mail_opens_nothing_once_the_deletion_has_begun(par
     token = await asked_to_move(parts, made)
     if purpose is not Purpose.CHANGE:
         token = await parts.once.issue(purpose, made.id, ("email", made.email))
-    await parts.users.doom(made.id)
+    await parts.users.doom(await parts.users.find(made.id))
 
     with pytest.raises(InvalidOneTimeToken):
         await (

@@ -1,11 +1,13 @@
 """Administration over HTTP: who may do what to whom, and that it is in force at once."""
 
+import asyncio
+
 import pytest
 
 from service.accounts.roles import Roles
 from service.admin.administration import COMMAND_LINE, Actor
 from service.audit.trail import Wanted
-from service.errors import Forbidden
+from service.errors import Forbidden, StoreUnavailable
 from tests.conftest import PASSWORD, gather
 
 
@@ -295,3 +297,198 @@ async def test_every_act_is_in_the_trail_with_who_did_it(joined, parts):
     assert {event["userId"] for event in listed} == {ada.id}
     assert acts["admin.roles.changed"]["detail"]["gained"] == ["moderator"]
     assert all(event["ip"] == "127.0.0.1" and event["requestId"] for event in acts.values())
+
+
+async def test_an_act_by_an_api_key_names_the_key(joined, parts, browser):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+    may = (await root("GET", "/api/auth/me")).json["user"]["permissions"]
+    key = (await root("POST", "/api/auth/api-keys", {"name": "helpdesk", "permissions": may})).json
+    headers = {"X-API-Key": key["apiKey"]}
+
+    await browser("PATCH", f"/api/admin/users/{ada.id}", {"roles": ["user", "moderator"]}, headers=headers)
+    await browser("POST", f"/api/admin/users/{ada.id}/logout", headers=headers)
+    await browser("DELETE", f"/api/admin/users/{ada.id}", headers=headers)
+
+    listed = (await root("GET", f"/api/admin/audit?userId={ada.id}&limit=100")).json["items"]
+    acts = [event["detail"].get("key_id") for event in listed if event["detail"].get("by") == root.id]
+    assert acts == [key["id"]] * 3
+
+
+async def test_a_user_is_told_who_acted_and_not_from_where(joined):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+    await root("PATCH", f"/api/admin/users/{ada.id}", {"emailVerified": True})
+
+    told = (await ada("GET", "/api/auth/events")).json["items"]
+
+    (act,) = (event for event in told if event["type"] == "admin.email.verified")
+    assert (act["detail"]["by"], act["ip"], act["userAgent"]) == (root.id, None, None)
+    assert all(event["ip"] for event in told if event is not act)
+
+
+@pytest.mark.parametrize(
+    "odd", ["%ff", "%00", "%ED%A0%80", "{", "}", "x%7D", "*", "%2e%2e", "\u202e", "x" * 4000, "%0a"]
+)
+async def test_an_odd_id_is_nobody(joined, odd):
+    root = await joined("root@example.org", "admin")
+
+    for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/logout")):
+        body = {"active": True} if method == "PATCH" else None
+        assert (await root(method, f"/api/admin/users/{odd}{path}", body)).status in (404, 405)
+    for query in (f"audit?userId={odd}", f"audit?sessionId={odd}"):
+        assert (await root("GET", f"/api/admin/{query}")).json["items"] == []
+    for query in (f"audit?type={odd}", f"audit?cursor={odd}", f"users?role={odd}", f"users?email={odd}"):
+        assert (await root("GET", f"/api/admin/{query}")).code == "VALIDATION_ERROR"
+    assert (await root("GET", f"/api/admin/users?cursor={odd}")).code == "VALIDATION_ERROR"
+
+
+# At the same moment
+
+
+@pytest.fixture
+def meanwhile(parts, monkeypatch):
+    """Lets something happen, once, between what an admin's change has read and what it writes."""
+
+    def let(method: str, happening, of=None):
+        before = getattr(of or parts.users, method)
+
+        async def after_it(*args, **kwargs):
+            monkeypatch.setattr(of or parts.users, method, before)
+            await happening()
+            return await before(*args, **kwargs)
+
+        monkeypatch.setattr(of or parts.users, method, after_it)
+
+    return let
+
+
+async def test_a_change_of_one_thing_takes_nothing_else_back(joined, parts, assembling, meanwhile):
+    ada, other = await joined("ada@example.org"), await assembling()
+
+    async def disabled():
+        await other.administration.change(COMMAND_LINE, ada.id, active=False)
+
+    async def verified():
+        await other.users.change(ada.id, ok="1")
+
+    meanwhile("administer", disabled)
+    vouched = await parts.administration.change(COMMAND_LINE, ada.id, email_verified=True)
+    await other.users.change(ada.id, ok=None)
+    meanwhile("administer", verified)
+    promoted = await parts.administration.change(COMMAND_LINE, ada.id, roles=["moderator"])
+
+    assert (vouched.active, vouched.email_verified) == (False, True)
+    assert (promoted.active, promoted.email_verified, promoted.roles) == (False, True, ("moderator",))
+
+
+async def test_who_has_just_become_an_admin_who_can_act_is_the_last_one_too(joined, parts, assembling, meanwhile):
+    """Their roles are taken by somebody who has seen them disabled."""
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org", "admin")
+    other = await assembling()
+    await parts.administration.change(COMMAND_LINE, ada.id, active=False)
+
+    async def enabled_and_alone():
+        await other.administration.change(COMMAND_LINE, ada.id, active=True)
+        await other.administration.change(COMMAND_LINE, root.id, roles=["user"])
+
+    meanwhile("administer", enabled_and_alone)
+    with pytest.raises(Forbidden):
+        await parts.administration.change(COMMAND_LINE, ada.id, roles=["user"])
+
+    assert (await parts.users.find(ada.id)).is_admin
+
+
+async def test_an_admin_who_is_being_put_out_is_not_counted_again_by_another_change(
+    joined, parts, assembling, meanwhile, redis_of
+):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org", "admin")
+    other = await assembling()
+
+    async def vouched():
+        await other.administration.change(COMMAND_LINE, ada.id, email_verified=True)
+
+    meanwhile("administer", vouched)
+    await parts.administration.change(COMMAND_LINE, ada.id, roles=["user"])
+
+    assert await redis_of.smembers("admins") == {root.id}
+
+
+async def test_a_role_that_is_given_back_at_the_same_moment_is_found(joined, parts, assembling, meanwhile):
+    mod, other = await joined("mod@example.org", "moderator"), await assembling()
+
+    async def given_back():
+        await other.administration.change(COMMAND_LINE, mod.id, roles=["user", "moderator"])
+
+    meanwhile("_take_out", given_back)
+    await parts.administration.change(COMMAND_LINE, mod.id, roles=["user"])
+
+    assert [user.id for user in (await parts.administration.list(None, "moderator", None, 10))[0]] == [mod.id]
+
+
+async def test_who_is_promoted_while_being_deleted_may_be_the_last_admin(joined, parts, assembling, meanwhile):
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+    other = await assembling()
+
+    async def promoted_and_alone():
+        await other.administration.change(COMMAND_LINE, ada.id, roles=["user", "admin"])
+        await other.administration.change(COMMAND_LINE, root.id, roles=["user"])
+
+    meanwhile("doom", promoted_and_alone)
+    with pytest.raises(Forbidden):
+        await parts.administration.delete(COMMAND_LINE, ada.id)
+
+    assert (await parts.users.find(ada.id)).is_admin
+
+
+async def test_who_is_promoted_while_being_deleted_may_do_more_than_the_actor(
+    joined, parts, assembling, meanwhile, support
+):
+    ada, other = await joined("ada@example.org"), await assembling()
+
+    async def promoted():
+        await other.administration.change(COMMAND_LINE, ada.id, roles=["user", "moderator"])
+
+    meanwhile("doom", promoted)
+    with pytest.raises(Forbidden):
+        await parts.administration.delete(support, ada.id)
+
+    assert not (await parts.users.find(ada.id)).leaving
+
+
+async def test_an_act_is_told_of_although_a_later_step_failed(joined, parts, meanwhile):
+    ada = await joined("ada@example.org")
+
+    async def away():
+        raise StoreUnavailable
+
+    meanwhile("end_all", away, of=parts.families)
+    with pytest.raises(StoreUnavailable):
+        await parts.administration.change(COMMAND_LINE, ada.id, active=False)
+    await parts.administration.change(COMMAND_LINE, ada.id, active=False)
+
+    assert len(await events(parts, "admin.user.disabled")) == 1
+    assert (await ada("GET", "/api/auth/me")).code == "TOKEN_REVOKED"
+
+
+async def test_who_sends_slowly_and_is_put_out_meanwhile_does_nothing_any_more(joined, parts):
+    await joined("root@example.org", "admin")
+    mallory, ada = await joined("mallory@example.org", "admin"), await joined("ada@example.org")
+    put_out = asyncio.Event()
+
+    async def slowly(text: bytes):
+        yield text[:5]
+        await put_out.wait()
+        yield text[5:]
+
+    def sends(method, path, text):
+        headers = {"Content-Type": "application/json"}
+        return asyncio.create_task(mallory(method, path, data=slowly(text), headers=headers))
+
+    promoting = sends("PATCH", f"/api/admin/users/{ada.id}", b'{"roles": ["user", "admin"]}')
+    making = sends("POST", "/api/auth/api-keys", b'{"name": "back door", "permissions": []}')
+    await asyncio.sleep(0.3)
+    await parts.administration.change(COMMAND_LINE, mallory.id, roles=["user"])
+    put_out.set()
+
+    assert [(await sent).code for sent in (promoting, making)] == ["TOKEN_STALE"] * 2
+    assert (await parts.users.find(ada.id)).roles == ("user",)
+    assert await parts.api_keys.of(mallory.id) == []
