@@ -89,13 +89,18 @@ async def test_an_account_is_deleted_only_when_that_is_said(browser, command, ad
     assert command("user", "delete", ada, "--yes").returncode == 1
 
 
-async def test_an_export_has_everything_and_no_hash(browser, command, ada):
+async def test_an_export_has_everything_and_no_hash(browser, command, ada, parts):
+    key = (await browser("POST", "/api/auth/api-keys", {"name": "backup", "permissions": []})).json
+    await parts.users.change(ada, new="ada@new.example")
     exported = command("user", "export", ada)
 
     content = json.loads(exported.stdout)
     assert content["email"] == "ada@example.org"
     assert {event["type"] for event in content["events"]} >= {"accounts.user.registered", "admin.user.exported"}
     assert "$argon2" not in exported.stdout
+    assert [(held["id"], held["name"]) for held in content["apiKeys"]] == [(key["id"], "backup")]
+    assert key["apiKey"] not in exported.stdout
+    assert content["newEmail"] == "ada@new.example"
 
 
 async def test_the_last_admin_stays_on_the_command_line_too(command):

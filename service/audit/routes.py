@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from service.audit.events import Event
+from service.audit.own import own
 from service.audit.trail import AuditEvent, Wanted
 from service.errors import ValidationFailed
 from service.http import answers, guard, paging
@@ -18,11 +19,14 @@ AUDIT_READ = "audit:read"
 @routes.get("/api/auth/events")
 @guard.user
 async def own_events(request: web.Request) -> web.Response:
-    """What happened to my account, newest first; `?sessionId=` for the history of one session."""
+    """What happened to my account, newest first; `?sessionId=` for the history of one session.
+
+    Of what an admin has done it tells who did it and not from where.
+    """
     events, cursor = await parts(request).audit.own(
         principal(request).user_id, asked(request, "sessionId"), asked(request, "cursor"), paging.limit(request)
     )
-    return paging.page([_shape(event) for event in events], cursor)
+    return paging.page([_shape(own(event)) for event in events], cursor)
 
 
 @routes.get("/api/admin/audit")

@@ -125,8 +125,10 @@ async def _promote(its: Parts, email: str) -> str | None:
     if not (user := await its.users.find_by_email(email)):
         return None
     if ADMIN in user.roles:
-        return f"{email} is an admin already."
+        return f"{email} is an admin already{'' if user.active else ', and disabled'}."
     await its.administration.change(COMMAND_LINE, user.id, roles=(*user.roles, ADMIN))
+    if not user.active:
+        return f"{email} has the role now, but the account is disabled: `user enable` lets it sign in."
     if user.email_verified:
         return f"{email} is an admin now."
     made = f"{user.created_at:%Y-%m-%d}"

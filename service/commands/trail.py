@@ -28,13 +28,14 @@ async def run(its: Parts, called: argparse.Namespace) -> int:
     wanted = Wanted(called.user)
     position = await its.audit.latest()
     events, _ = await its.audit.page(wanted, None, max(0, called.count))
+    printed = {event.id for event in events}  # what came in between the two looks is seen by both
     for event in reversed(events):
         _print(event, called.json)
     while called.follow:
         await asyncio.sleep(_LOOKS_EVERY)
         for event in await its.audit.since(position):
             position = event.position
-            if event in wanted:
+            if event in wanted and event.id not in printed:
                 _print(event, called.json)
     return 0
 

@@ -10,6 +10,7 @@ from service.accounts.emails import InvalidEmail, canonical
 from service.accounts.users import User
 from service.admin.administration import COMMAND_LINE
 from service.audit.events import Event
+from service.audit.own import own
 from service.audit.trail import Wanted
 from service.errors import NotFound, ServiceError
 from service.ids import is_id
@@ -130,7 +131,20 @@ async def _account(its: Parts, user: User) -> dict[str, Any]:
 async def _export(its: Parts, user: User) -> dict[str, Any]:
     """Everything that is kept of a user, for the one it is about; no hash and no token."""
     events, _ = await its.audit.page(Wanted(user.id), None, _ALL)
-    return {**await _account(its, user), "events": events}
+    keys = [
+        {
+            "id": key.id,
+            "name": key.name,
+            "prefix": key.prefix,
+            "permissions": key.permissions,
+            "createdAt": key.created_at,
+            "lastUsedAt": key.last_used_at,
+            "expiresAt": key.expires_at,
+        }
+        for key in await its.api_keys.of(user.id)
+    ]
+    account = await _account(its, user)
+    return {**account, "newEmail": user.new_email, "apiKeys": keys, "events": [own(event) for event in events]}
 
 
 def _show(called: argparse.Namespace, account: dict[str, Any]) -> None:
