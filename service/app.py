@@ -18,6 +18,7 @@ from service.accounts.roles import Roles
 from service.accounts.routes import routes as account_routes
 from service.accounts.users import Users
 from service.admin.administration import Administration
+from service.admin.parked_mail import ParkedMail
 from service.admin.routes import routes as admin_routes
 from service.apikeys.keys import ApiKeys
 from service.apikeys.routes import routes as api_key_routes
@@ -92,6 +93,7 @@ def assemble(settings: Settings, topology: Topology, passwords: Passwords | None
     signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, audit, settings)
     outgoing, check = Outgoing(), Check(access_tokens, families)
     api_keys = ApiKeys(store, clock, users, roles, check)
+    errands = Errands(users, once, audit)
     deletion = Deletion(users, passwords, families, audit, clock, removals=(api_keys.revoke_all, once.revoke_all))
     return Parts(
         settings=settings,
@@ -112,7 +114,8 @@ def assemble(settings: Settings, topology: Topology, passwords: Passwords | None
         inspection=Inspection(access_tokens, refresh_tokens, check, families, users, signin, audit, settings),
         signin=signin,
         deletion=deletion,
-        administration=Administration(users, families, directory, roles, audit, deletion, clock),
+        administration=Administration(users, families, directory, roles, audit, deletion, outbox, clock),
+        parked_mail=ParkedMail(outbox, errands, audit),
         limiter=Limiter(store, vault, policies.load(settings)),
         oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),
         joining=Joining(users, families, api_keys, signin, clock, audit, closed=settings.registration == "closed"),
@@ -124,7 +127,7 @@ def assemble(settings: Settings, topology: Topology, passwords: Passwords | None
         once=once,
         outbox=outbox,
         notices=notices,
-        post=Post(outbox, writer, smtp or showing, Errands(users, once, audit).do),
+        post=Post(outbox, writer, smtp or showing, errands.do),
         showing=showing,
         recovery=Recovery(users, once, passwords, families, api_keys, outbox, notices, audit, settings),
         state=State(started=datetime.now(UTC)),

@@ -57,6 +57,8 @@ async def _everything(its: Parts) -> AsyncIterator[Finding]:
     yield _transport(its.settings)
     yield _proxies(its.settings)
     yield await _mail(its.settings)
+    if reachable:
+        yield await _parked(its)
     for name in its.oauth.providers:
         yield await _provider(its, name, reachable)
 
@@ -240,6 +242,24 @@ async def _mail(settings: Settings) -> Finding:
         )
     writer.close()
     return Finding(Level.OK, "mail", f"{parts.hostname}:{port} takes connections")
+
+
+async def _parked(its: Parts) -> Finding:
+    try:
+        waiting, count = await its.outbox.counts()
+        latest = await its.outbox.parked(most=1) if count else []
+    except StoreUnavailable:
+        told = "Redis does not say whether mails were given up"
+        return Finding(Level.WARNING, "parked mail", told, "Look again when what is said of Redis above is mended.")
+    if not count:
+        return Finding(Level.OK, "parked mail", f"none; {waiting} in the outbox")
+    why = f"; the latest: {latest[0].kind}, {latest[0].reason}" if latest else ""
+    return Finding(
+        Level.WARNING,
+        "parked mail",
+        f"{count} mails were given up{why}",
+        "`python -m service mail parked` shows them. Mend the reason, then `mail retry --all`, or `mail drop ID`.",
+    )
 
 
 async def _provider(its: Parts, name: str, reachable: bool) -> Finding:

@@ -13,6 +13,7 @@ from service.accounts.passwords import Passwords
 from service.accounts.roles import Roles
 from service.accounts.users import Users
 from service.admin.administration import Administration
+from service.admin.parked_mail import ParkedMail
 from service.apikeys.keys import ApiKeys
 from service.audit.trail import Audit
 from service.clock import Clock
@@ -73,6 +74,7 @@ class Parts:
     signin: SignIn
     deletion: Deletion
     administration: Administration
+    parked_mail: ParkedMail
     limiter: Limiter
     oauth: OAuth
     joining: Joining

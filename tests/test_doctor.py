@@ -106,6 +106,21 @@ async def test_a_mail_server_that_takes_no_connection_is_named(on, connecting):
     assert "127.0.0.1:9" in told
 
 
+async def test_parked_mail_is_named_with_what_to_do(on, connecting):
+    its = await on()
+    await its.outbox.put("reset", email="ada@example.org")
+    for errand in await its.outbox.take(1):
+        await its.outbox.failed(errand, "the server refused the recipient: 550", for_good=True)
+
+    level, told, remedy = (await findings(its))["parked mail"]
+
+    assert level is Level.WARNING
+    assert "1 mail" in told
+    assert "550" in told
+    assert "ada" not in told
+    assert "mail parked" in remedy
+
+
 async def test_an_app_on_another_site_is_told_why_nobody_stays_signed_in(connecting):
     https = {"PUBLIC_URL": "https://auth.example.org"}
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from service.accounts.users import User
 from service.settings import ROOT
 from tests.conftest import PASSWORD, SECRET
 
@@ -144,6 +145,32 @@ async def test_a_trail_is_followed(browser, command, ada):
     following.send_signal(signal.SIGINT)
     assert following.wait(20) == 130
     following.stdout.close()
+
+
+async def test_parked_mail_is_shown_retried_and_dropped(command, parts):
+    ada = (await parts.users.register(User(id="", email="ada@example.org"))).id
+    assert command("mail", "parked").stdout == "No mail is parked.\n"
+    for reason in ("first", "second", "third"):
+        await parts.outbox.put("email-taken", user=ada, email="b***@example.org")
+        for errand in await parts.outbox.take(9):
+            await parts.outbox.failed(errand, reason, for_good=True)
+
+    listed = command("mail", "parked", "--json")
+    third, second, first = [mail["id"] for mail in json.loads(listed.stdout)["parked"]]
+    dropped = command("mail", "drop", first, "--json")
+    retried = command("mail", "retry", second)
+    missing = command("mail", "retry", first, "nonsense", "--json")
+    everything = command("mail", "retry", "--all", "--json")
+
+    assert '"recipient": "a***@example.org"' in listed.stdout
+    assert "ada@" not in listed.stdout + command("mail", "parked").stdout
+    assert json.loads(dropped.stdout) == {"dropped": 1, "missing": []}
+    assert (retried.returncode, retried.stdout) == (0, "1 to be tried again by the running instances.\n")
+    assert (missing.returncode, json.loads(missing.stdout)["missing"]) == (1, [first, "nonsense"])
+    assert json.loads(everything.stdout) == {"retried": 2, "missing": []}
+    assert {errand.parked_as for errand in await parts.outbox.take(9)} == {second, third}
+    assert command("mail", "retry").returncode == 2
+    assert command("mail", "retry", first, "--all").returncode == 2
 
 
 async def test_repair_says_by_its_exit_code_what_it_found(command, ada, redis_server):

@@ -23,6 +23,7 @@ from service.audit.trail import Audit
 from service.client import Client
 from service.clock import Clock
 from service.errors import Forbidden, NotFound, ServiceError, StoreUnavailable, ValidationFailed
+from service.mail.outbox import Outbox
 from service.sessions.families import Ended, EndReason, Families
 from service.tokens.access import Principal
 
@@ -50,13 +51,15 @@ COMMAND_LINE = Actor("command line")
 
 @dataclass(frozen=True)
 class Statistics:
-    """How many accounts and sessions there are."""
+    """How many accounts and sessions there are, and how much mail has not left."""
 
     total_users: int
     active_users: int
     new_users: int  # in the last 24 hours
     active_sessions: int
     roles: dict[str, int]
+    waiting_mail: int
+    parked_mail: int
 
 
 class Administration:
@@ -70,6 +73,7 @@ class Administration:
         roles: Roles,
         audit: Audit,
         deletion: Deletion,
+        outbox: Outbox,
         clock: Clock,
     ) -> None:
         self._users = users
@@ -78,6 +82,7 @@ class Administration:
         self._roles = roles
         self._audit = audit
         self._deletion = deletion
+        self._outbox = outbox
         self._clock = clock
 
     async def find(self, user_id: str) -> User:
@@ -176,14 +181,17 @@ class Administration:
         await self._deletion.delete(user_id, actor.client, actor.by, allowed, key_id=actor.key_id)
 
     async def statistics(self) -> Statistics:
-        """The counts of the directory."""
+        """The counts of the directory and of the outbox."""
         counts = await self._directory.counts(int(self._clock.now() * 1000), self._roles.table)
+        waiting, parked = await self._outbox.counts()
         return Statistics(
             total_users=counts.users,
             active_users=counts.users - counts.disabled,
             new_users=counts.new_today,
             active_sessions=counts.sessions,
             roles=counts.roles,
+            waiting_mail=waiting,
+            parked_mail=parked,
         )
 
     def _known(self, roles: Iterable[str]) -> tuple[str, ...]:

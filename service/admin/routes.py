@@ -4,6 +4,7 @@ from aiohttp import web
 
 from service.accounts.emails import InvalidEmail, canonical
 from service.admin.administration import Actor
+from service.admin.parked_mail import Shown
 from service.errors import ValidationFailed
 from service.http import answers, guard, paging
 from service.http.body import Body, read
@@ -82,7 +83,7 @@ async def sign_out_user(request: web.Request) -> web.Response:
 @routes.get("/api/admin/stats")
 @guard.permission(STATS_READ)
 async def statistics(request: web.Request) -> web.Response:
-    """How many accounts and sessions there are."""
+    """How many accounts and sessions there are, and how much mail has not left."""
     counts = await parts(request).administration.statistics()
     return answers.answer(
         {
@@ -92,8 +93,57 @@ async def statistics(request: web.Request) -> web.Response:
             "newUsers": counts.new_users,
             "activeSessions": counts.active_sessions,
             "roles": counts.roles,
+            "waitingMail": counts.waiting_mail,
+            "parkedMail": counts.parked_mail,
         }
     )
+
+
+@routes.get("/api/admin/mail/parked")
+@guard.permission(USERS_READ)
+async def parked_mail(request: web.Request) -> web.Response:
+    """Mail that was given up, the latest first, with the reason; no link, no token, no whole address."""
+    found, cursor = await parts(request).parked_mail.page(asked(request, "cursor"), paging.limit(request))
+    return paging.page([_shape(mail) for mail in found], cursor)
+
+
+@routes.post("/api/admin/mail/parked/retry")
+@guard.permission(USERS_WRITE)
+async def retry_all_mail(request: web.Request) -> web.Response:
+    """Have all parked mail tried again now."""
+    count = await parts(request).parked_mail.retry_all(_actor(request))
+    return answers.answer({"retried": count}, status=202)
+
+
+@routes.post("/api/admin/mail/parked/{id}/retry")
+@guard.permission(USERS_WRITE)
+async def retry_mail(request: web.Request) -> web.Response:
+    """Have a parked mail tried again now; asked for twice it is sent once."""
+    await parts(request).parked_mail.retry(_actor(request), request.match_info["id"])
+    return answers.accepted()
+
+
+@routes.delete("/api/admin/mail/parked/{id}")
+@guard.permission(USERS_WRITE)
+async def drop_mail(request: web.Request) -> web.Response:
+    """Forget a parked mail."""
+    await parts(request).parked_mail.drop(_actor(request), request.match_info["id"])
+    return answers.nothing()
+
+
+def _shape(mail: Shown) -> dict[str, object]:
+    """`ParkedMail`."""
+    parked = mail.parked
+    return {
+        "id": parked.id,
+        "type": parked.kind,
+        "recipient": mail.recipient,
+        "attempts": parked.tries,
+        "lastError": parked.reason,
+        "retrying": parked.retrying,
+        "createdAt": answers.moment(parked.asked_at),
+        "parkedAt": answers.moment(parked.parked_at),
+    }
 
 
 def _actor(request: web.Request) -> Actor:

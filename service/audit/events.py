@@ -66,6 +66,9 @@ class Event(StrEnum):
     USER_EXPORTED = "admin.user.exported"
     # `repair` mended an index or finished what a crash had cut off.
     INDEXES_REPAIRED = "admin.indexes.repaired"
+    # Mail that had been parked is to be tried again, or is forgotten; `mail` names it, or `count` says how many.
+    MAIL_RETRIED = "admin.mail.retried"
+    MAIL_DROPPED = "admin.mail.dropped"
 
     @property
     def outcome(self) -> str:

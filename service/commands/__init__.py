@@ -22,7 +22,7 @@ from service.accounts.users import User
 from service.admin.administration import COMMAND_LINE
 from service.app import assemble, close
 from service.audit.events import Event
-from service.commands import doctor, import_users, keys, repair, trail, users
+from service.commands import doctor, import_users, keys, mail, repair, trail, users
 from service.errors import ServiceError, StoreUnavailable
 from service.parts import Parts
 from service.serving import open_redis, serve
@@ -36,6 +36,7 @@ MODULES = {
     "audit": trail,
     "repair": repair,
     "keys": keys,
+    "mail": mail,
     "doctor": doctor,
     "import-users": import_users,
 }

@@ -110,4 +110,6 @@ class Post:
         except ServiceError as error:
             await self._outbox.failed(errand, error.detail)
             return
+        if letter is None:
+            log.info("mail.nothing_to_send", id=errand.id, kind=errand.kind)
         await self._outbox.done(errand)

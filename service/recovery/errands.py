@@ -4,6 +4,8 @@ Here, and not in the request, it is decided whether an email has an account. So 
 whatever the answer, and a one-time token exists only from the moment its letter leaves.
 """
 
+from collections.abc import Iterable
+
 from service.accounts.once import Once, Purpose
 from service.accounts.users import User, Users
 from service.audit.events import Event
@@ -40,6 +42,13 @@ class Errands:
         if not to and (user := await self._users.find(user_id)):
             to = user.email
         return Letter(to, kind, facts) if to else None
+
+    async def recipients(self, errands: Iterable[dict[str, str]]) -> list[str | None]:
+        """The address that the letter of each errand goes to, by its facts; `None` where there is nobody."""
+        errands = list(errands)
+        ids = [facts.get("user", "") for facts in errands]
+        users = {user.id: user.email for user in await self._users.find_all(filter(None, ids)) if user}
+        return [_addressed(facts) or users.get(id_) for facts, id_ in zip(errands, ids, strict=True)]
 
     async def _verify(self, user: User | None) -> Letter | None:
         if user is None or user.email_verified or not user.active:
@@ -83,3 +92,8 @@ class Errands:
         client = Client(facts["ip"], facts.get("agent", "")) if "ip" in facts else None
         await self._audit.record(Event.USER_REGISTERED, user_id=user.id, client=client)
         return await self._verify(user)
+
+
+def _addressed(facts: dict[str, str]) -> str | None:
+    """The address that stands in an errand; beside a user `email` is something that the letter tells."""
+    return facts.get("to") or facts.get("new") or (None if "user" in facts else facts.get("email"))

@@ -80,7 +80,7 @@ async def test_an_errand_that_keeps_failing_is_parked_with_the_reason(outbox, la
 
     assert await outbox.take(4) == []
     (parked,) = await outbox.parked()
-    assert (parked["kind"], parked["tries"], parked["reason"]) == ("reset", "3", "the server is away")
+    assert (parked.kind, parked.tries, parked.reason) == ("reset", 3, "the server is away")
 
 
 async def test_waiting_errands_do_not_hold_up_new_ones(opening):
@@ -124,7 +124,7 @@ async def test_an_errand_sealed_with_a_lost_secret_is_parked_and_holds_nothing_u
     taken = await opening().take(4)
 
     assert [errand.facts["email"] for errand in taken] == ["bob@example.org"]
-    assert "AUTH_SECRET" in (await opening().parked())[0]["reason"]
+    assert "AUTH_SECRET" in (await opening().parked())[0].reason
 
 
 async def test_a_redis_that_came_back_empty_takes_errands_again(outbox, connecting):

@@ -58,7 +58,7 @@ async def test_what_is_refused_for_good_is_parked_and_holds_nothing_up(serving, 
         while not (parked := await its.outbox.parked()):
             await asyncio.sleep(0.02)
 
-    assert (parked[0]["kind"], parked[0]["reason"]) == ("verify", "the server refused the recipient: 550")
+    assert (parked[0].kind, parked[0].reason) == ("verify", "the server refused the recipient: 550")
     mail.answers = {}
     assert (await browser("POST", "/api/auth/email/resend")).status == 202
     await mail.until(1)
