@@ -336,12 +336,19 @@ class Users:
             raise InvalidOneTimeToken
 
     async def administer(
-        self, user: User, roles: tuple[str, ...] | None, active: bool | None, email_verified: bool | None
+        self,
+        user: User,
+        *,
+        roles: tuple[str, ...] | None = None,
+        active: bool | None = None,
+        email_verified: bool | None = None,
+        ending: Iterable[str] = (),
     ) -> User:
         """Set what admins decide of a user as the caller has read it, and nothing that is `None`; the user as written.
 
-        Raises `Changed` if the user has other roles now, or has been disabled, enabled or deleted. The directory is
-        written around it: what is added before, what is taken away after.
+        `ending` are fields that go in the same step. Raises `Changed` if the user has other roles now, or has been
+        disabled, enabled or deleted. The directory is written around it: what is added before, what is taken away
+        after.
         """
         after = replace(
             user,
@@ -349,12 +356,14 @@ class Users:
             active=user.active if active is None else active,
             email_verified=user.email_verified if email_verified is None else email_verified,
         )
-        vouched = {} if email_verified is None else {"ok": "1" if email_verified else None}
+        fields: dict[str, str | None] = {**dict.fromkeys(ending), "up": _ms(self._clock.now())}
+        if email_verified is not None:
+            fields["ok"] = "1" if email_verified else None
         change = _ADMINISTER(
             _key(user.id),
             *(" ".join(user.roles), _off(user)),
             *(" ".join(after.roles), _off(after)),
-            *_flat({**vouched, "up": _ms(self._clock.now())}),
+            *_flat(fields),
         )
         created = int(_ms(user.created_at.timestamp()))
         entering = self._directory.gaining(

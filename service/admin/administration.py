@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from service.accounts.deletion import Deletion
 from service.accounts.directory import Directory, Place
+from service.accounts.once import Purpose
 from service.accounts.roles import ADMIN, Roles
 from service.accounts.users import Changed, User, Users
 from service.audit.events import Event
@@ -136,7 +137,13 @@ class Administration:
             if before.is_admin and not stays_admin:
                 await self._users.leave_admins(user_id)
             try:
-                after = await self._users.administer(before, wanted, active, email_verified)
+                after = await self._users.administer(
+                    before,
+                    roles=wanted,
+                    active=active,
+                    email_verified=email_verified,
+                    ending=_overtaken(email_verified),
+                )
             except Changed:
                 continue
             except StoreUnavailable:
@@ -227,6 +234,17 @@ class Administration:
 
 def _fits(user: User, role: str | None) -> bool:
     return not user.leaving and (role is None or role in user.roles)
+
+
+def _overtaken(email_verified: bool | None) -> list[str]:
+    """The one-time tokens that an admin's word about the email ends, by their fields in the record.
+
+    A mail to verify it has nothing left to say. Whoever withdraws a verification wants it proved anew, and a reset that
+    was mailed before would prove it too.
+    """
+    if email_verified is None:
+        return []
+    return [purpose.field for purpose in ((Purpose.VERIFY,) if email_verified else (Purpose.VERIFY, Purpose.RESET))]
 
 
 def _cursor(place: Place | None) -> str | None:

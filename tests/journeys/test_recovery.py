@@ -370,6 +370,137 @@ async def test_the_unexpired_change_of_email_attack(visiting, mail):
     assert (await attacker("GET", "/api/auth/me")).status == 401
 
 
+# Beside an admin who vouches for the email, or withdraws that
+
+
+@pytest.fixture
+def administering(visiting, mail):
+    """An admin's browser, and Ada's with her id; every mail has left: `root, ada, id = await administering()`."""
+
+    async def made():
+        root = await visiting()
+        its = parts_of(root)
+        await its.users.change((await root.register("root@example.org")).json["user"]["id"], roles="user admin", ok="1")
+        await root.login("root@example.org")
+        ada = await visiting(at=root)
+        id_ = (await ada.register()).json["user"]["id"]
+        await settled(root)
+        return root, ada, id_
+
+    return made
+
+
+async def vouch(root, user_id, verified):
+    return await root("PATCH", f"/api/admin/users/{user_id}", {"emailVerified": verified})
+
+
+async def test_an_admin_who_vouches_ends_the_mail_that_would_verify(administering, mail):
+    root, ada, id_ = await administering()
+    token = (await letter(mail, "Verify your email")).token
+
+    assert (await vouch(root, id_, True)).json["user"]["emailVerified"] is True
+
+    assert (await verify(ada, token)).code == "INVALID_ONE_TIME_TOKEN"
+    assert (await me(ada))["emailVerified"] is True
+    assert (await ada("POST", "/api/auth/email/resend")).status == 202
+    await settled(root)
+    assert len(mail.to(ADA)) == 1
+
+
+async def test_an_admin_who_withdraws_ends_every_mail_that_would_verify_again(administering, mail):
+    root, ada, id_ = await administering()
+    await forgot(ada)
+    tokens = [(await letter(mail, subject)).token for subject in ("Verify your email", "Set a new password")]
+
+    assert (await vouch(root, id_, False)).json["user"]["emailVerified"] is False
+
+    assert (await verify(ada, tokens[0])).code == "INVALID_ONE_TIME_TOKEN"
+    assert (await reset(ada, tokens[1])).code == "INVALID_ONE_TIME_TOKEN"
+    assert (await me(ada))["emailVerified"] is False
+    await ada("POST", "/api/auth/email/resend")
+    assert (await verify(ada, (await letter(mail, "Verify your email", count=2)).token)).status == 204
+    assert (await me(ada))["emailVerified"] is True
+
+
+@pytest.mark.parametrize("verified", [True, False])
+async def test_a_proof_that_came_first_is_followed_by_the_admins_word(administering, mail, verified):
+    root, ada, id_ = await administering()
+    token = (await letter(mail, "Verify your email")).token
+    assert (await verify(ada, token)).status == 204
+
+    assert (await vouch(root, id_, verified)).json["user"]["emailVerified"] is verified
+
+    assert (await verify(ada, token)).code == "INVALID_ONE_TIME_TOKEN"
+    assert (await me(ada))["emailVerified"] is verified
+
+
+@pytest.mark.parametrize("verified", [True, False])
+async def test_a_proof_beside_the_admins_word_leaves_what_the_admin_said_and_no_token(administering, mail, verified):
+    root, ada, id_ = await administering()
+    for count in range(1, 9):
+        if count > 1:
+            await parts_of(root).users.change(id_, ok=None)
+            await ada("POST", "/api/auth/email/resend")
+        token = (await letter(mail, "Verify your email", count=count)).token
+
+        proofs = [verify(ada, token) for _ in range(3)]
+        *answers, patched = await asyncio.gather(*proofs, vouch(root, id_, verified))
+
+        assert patched.status == 200
+        assert [answer.status for answer in answers].count(204) <= 1
+        assert {answer.code for answer in answers if answer.status != 204} <= {"INVALID_ONE_TIME_TOKEN"}
+        assert (await me(ada))["emailVerified"] is verified
+        assert (await verify(ada, token)).code == "INVALID_ONE_TIME_TOKEN"
+
+
+async def test_an_admin_who_speaks_of_other_things_undoes_no_proof(administering, mail, monkeypatch):
+    """The admin's call has read the account before the proof, and writes after it."""
+    root, ada, id_ = await administering()
+    token = (await letter(mail, "Verify your email")).token
+    administer = type(parts_of(root).users).administer
+
+    async def late(self, user, **wanted):
+        assert not user.email_verified
+        assert (await verify(ada, token)).status == 204
+        return await administer(self, user, **wanted)
+
+    monkeypatch.setattr(type(parts_of(root).users), "administer", late)
+    assert (await root("PATCH", f"/api/admin/users/{id_}", {"roles": ["user", "moderator"]})).status == 200
+
+    found = await parts_of(root).users.find(id_)
+    assert (found.email_verified, found.roles) == (True, ("user", "moderator"))
+
+
+async def test_an_admin_who_gives_a_role_does_not_enable_whom_another_disables(administering, mail, monkeypatch):
+    root, _, id_ = await administering()
+    its = parts_of(root)
+    administer = type(its.users).administer
+
+    async def late(self, user, **wanted):
+        monkeypatch.undo()
+        assert (await root("PATCH", f"/api/admin/users/{id_}", {"active": False})).status == 200
+        return await administer(self, user, **wanted)
+
+    monkeypatch.setattr(type(its.users), "administer", late)
+    assert (await root("PATCH", f"/api/admin/users/{id_}", {"roles": ["user", "moderator"]})).status == 200
+
+    found = await its.users.find(id_)
+    assert (found.active, found.roles) == (False, ("user", "moderator"))
+    assert (await its.administration.statistics()).active_users == 1
+
+
+async def test_an_admins_word_leaves_a_move_to_another_email_as_it_is(administering, mail):
+    root, ada, id_ = await administering()
+    await move(ada)
+    token = (await letter(mail, "Confirm your new email", MOVED)).token
+
+    await vouch(root, id_, False)
+
+    assert (await verify(ada, token)).status == 204
+    found = await parts_of(root).users.find(id_)
+    assert (found.email, found.email_verified) == (MOVED, True)
+
+
 # Registration that hides, and none
 
 
