@@ -217,6 +217,12 @@ async def parts(assembling: Assembling) -> Parts:
     return await assembling()
 
 
+@pytest.fixture
+def all_of_redis(redis_server: RedisServer) -> str:
+    """The URL of the tests' real Redis for an onlooker who may look at everything and change it."""
+    return redis_server.url
+
+
 Later = Callable[[str], Awaitable[None]]
 
 
@@ -231,7 +237,7 @@ def later(request: pytest.FixtureRequest) -> Iterator[Later]:
 
             yield shifted
         return
-    url = request.getfixturevalue("redis_server").url
+    url = request.getfixturevalue("all_of_redis")
 
     async def aged(span: str) -> None:
         ms = int(duration(span).total_seconds() * 1000)

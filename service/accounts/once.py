@@ -7,9 +7,8 @@ A token is `ot_` and 192 random bits. Only its digest is kept, and what it opens
 in the value. The key leads from a token to its user. Whether the token is still good stands in one place, the
 user's record (`users.py`), whose field `once.<type>` names the latest of the type. So a newer one kills those before
 it; a new password, a new email or a takeover removes the fields and kills all, an admin's word about the email those
-that it overtakes; and `redeem.lua` takes the token and
-writes what it was for in one step, so that of many who bring it one has it. A fault before that step burns nothing:
-the same request may come again.
+that it overtakes; and `redeem.lua` takes the token and writes what it was for in one step, so that of many who bring
+it one has it. A fault before that step burns nothing: the same request may come again.
 """
 
 import hashlib

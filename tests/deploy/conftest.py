@@ -215,3 +215,9 @@ def redis_server() -> Iterator[Redis]:
         command = installed(server.home, server.port, "redis-start.sh")
         with running(command, server.port, Path(home, "log"), env=server.env):
             yield server
+
+
+@pytest.fixture
+def all_of_redis(redis_server: Redis) -> str:
+    """As the operator: the service's own user may not ask what type a key has."""
+    return f"redis://operator:{redis_server.admin_password}@127.0.0.1:{redis_server.port}/0"

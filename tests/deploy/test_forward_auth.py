@@ -1,10 +1,16 @@
-"""config/nginx-forward-auth.conf, driven by a real nginx between an application and a stand-in for Gatepost."""
+"""config/nginx-forward-auth.conf, driven by a real nginx between an application and Gatepost, or a stand-in for it."""
 
 import json
 
 import pytest
 from aiohttp import web
 
+from service.admin.administration import COMMAND_LINE
+from service.store import connect
+from service.store.node import Node
+from tests.conftest import PASSWORD
+
+TOKENS = {"X-Auth-Mode": "token"}
 ADA = {
     "X-Auth-User": "u_ada",
     "X-Auth-Email": "ada@example.org",
@@ -160,3 +166,208 @@ async def test_one_request_has_one_id_and_one_address_everywhere(edge, gatepost,
     for request in (*gatepost.seen, *application.seen):
         assert request.headers["x-request-id"] == "order-66"
         assert request.headers["x-forwarded-for"] == "127.0.0.1"
+
+
+# Before the service itself
+
+
+@pytest.fixture
+def connecting(request):
+    """The service stands on a real Redis here, that of `config/redis.conf`."""
+    url = request.getfixturevalue("redis_server").url
+    return lambda: connect(url)
+
+
+@pytest.fixture
+async def people(serving, assembling):
+    """A browser at an instance behind the edge; `people.joined(email, *roles)` makes an account and its tokens."""
+    its = await assembling(TRUSTED_PROXIES="127.0.0.1")
+    browser = await serving(its)
+
+    async def joined(email, *roles):
+        signed = (await browser.register(email, headers=TOKENS)).json
+        if roles:
+            await its.administration.change(COMMAND_LINE, signed["user"]["id"], roles=["user", *roles])
+            signed |= (await browser.login(email, headers=TOKENS)).json
+        return signed
+
+    browser.joined, browser.its = joined, its
+    return browser
+
+
+@pytest.fixture
+def real_edge(nginx, people, application):
+    upstreams = {"gatepost:8000": f"127.0.0.1:{people.client.server.port}", "application:3000": application.address}
+    return nginx("nginx-forward-auth.conf", upstreams)
+
+
+async def key_of(people, signed, *permissions, **more):
+    """An API key of somebody who is signed in: its id and the header that shows it."""
+    body = {"name": "report", "permissions": list(permissions), **more}
+    made = await people("POST", "/api/auth/api-keys", body, headers=bearer(signed["accessToken"]), csrf=None)
+    assert made.status == 201, made
+    return made.json["id"], {"X-API-Key": made.json["apiKey"]}
+
+
+async def status(client, edge, path, headers, **kwargs):
+    async with client.get(edge.url + path, headers=headers, **kwargs) as answer:
+        await answer.read()
+        return answer.status
+
+
+@pytest.mark.parametrize("by", ["token", "cookie", "key", "key as bearer"])
+async def test_the_service_lets_in_by_token_and_by_key_and_says_who_it_is(real_edge, application, client, people, by):
+    ada = await people.joined("ada@example.org", "moderator")
+    _, shown = await key_of(people, ada, "profile:read", "content:moderate")
+    headers = {
+        "token": bearer(ada["accessToken"]),
+        "cookie": {"Cookie": f"accessToken={ada['accessToken']}"},
+        "key": shown,
+        "key as bearer": bearer(shown["X-API-Key"]),
+    }[by]
+
+    assert await status(client, real_edge, "/orders?page=2", SPOOFED | headers) == 200
+
+    (request,) = application.seen
+    key = by.startswith("key")
+    told = {
+        "x-auth-user": ada["user"]["id"],
+        "x-auth-email": "ada@example.org",
+        "x-auth-roles": "" if key else "user,moderator",
+        "x-auth-permissions": "content:moderate,profile:read" if key else "content:moderate,profile:read,profile:write",
+    }
+    assert {name: _sorted(request.headers.get(name, "")) for name in told} == {
+        name: _sorted(value or "") for name, value in told.items()
+    }
+    assert "evil" not in request.headers.values()
+    assert not {name.replace("-", "_") for name in told} & request.headers.keys()
+
+
+def _sorted(value):
+    return sorted(value.split(","))
+
+
+async def test_the_service_refuses_and_the_application_hears_nothing(real_edge, application, client, people):
+    ada = await people.joined("ada@example.org")
+    _, shown = await key_of(people, ada)
+    key, token = shown["X-API-Key"], ada["accessToken"]
+    turned = token[:-8] + ("A" if token[-8] != "A" else "B") + token[-7:]
+    refused = [
+        {},
+        {"Cookie": "accessToken=x"},
+        {"Authorization": "Bearer "},
+        bearer("x"),
+        bearer(turned),
+        bearer(ada["refreshToken"]),
+        {"X-API-Key": "ak_" + "x" * 40},
+        {"X-API-Key": key[:-1] + ("A" if key[-1] != "A" else "B")},
+        {"X-API-Key": token},
+        {"X-API-Key": ""},
+        shown | bearer(token),
+    ]
+
+    for headers in refused:
+        assert await status(client, real_edge, "/orders", SPOOFED | headers) == 401, headers
+    for query in (f"?access_token={token}", f"?api_key={key}"):
+        assert await status(client, real_edge, "/orders" + query, SPOOFED) == 401
+
+    assert application.seen == []
+
+
+async def test_the_service_asks_for_the_role_and_no_key_has_one(real_edge, application, client, people):
+    ada, root = await people.joined("ada@example.org"), await people.joined("root@example.org", "admin")
+    _, shown = await key_of(people, root, "users:read")
+
+    answers = [
+        await status(client, real_edge, path, SPOOFED | headers)
+        for path, headers in (
+            ("/admin/", bearer(ada["accessToken"])),
+            ("/admin/?role=user", bearer(ada["accessToken"])),
+            ("/admin/", shown),
+            ("/admin/", bearer(root["accessToken"])),
+        )
+    ]
+
+    assert answers == [403, 403, 403, 200]
+    assert [request.headers["x-auth-user"] for request in application.seen] == [root["user"]["id"]]
+
+
+@pytest.mark.parametrize("how", ["logout", "logout-all", "revoked", "disabled", "deleted", "rights"])
+async def test_a_token_that_is_over_is_refused_by_the_next_request(real_edge, application, client, people, how):
+    ada = await people.joined("ada@example.org")
+    held, id_ = bearer(ada["accessToken"]), ada["user"]["id"]
+    assert await status(client, real_edge, "/orders", held) == 200
+
+    match how:
+        case "logout" | "logout-all":
+            assert (await people("POST", f"/api/auth/{how}", headers=held, csrf=None)).status == 204
+        case "revoked":
+            sent = {"token": ada["refreshToken"]}
+            assert (await people("POST", "/api/auth/revoke", data=sent, csrf=None)).status == 200
+        case "disabled":
+            await people.its.administration.change(COMMAND_LINE, id_, active=False)
+        case "deleted":
+            await people.its.administration.delete(COMMAND_LINE, id_)
+        case "rights":
+            await people.its.administration.change(COMMAND_LINE, id_, roles=["user", "moderator"])
+
+    assert await status(client, real_edge, "/orders", held) == 401
+    assert len(application.seen) == 1
+
+
+@pytest.mark.parametrize("how", ["revoked", "disabled", "deleted", "expired"])
+async def test_a_key_that_is_over_is_refused_by_the_next_request(real_edge, application, client, people, how, later):
+    ada = await people.joined("ada@example.org")
+    key_id, shown = await key_of(people, ada, "profile:read", expiresIn=3600)
+    assert await status(client, real_edge, "/orders", shown) == 200
+
+    match how:
+        case "revoked":
+            held = bearer(ada["accessToken"])
+            assert (await people("DELETE", f"/api/auth/api-keys/{key_id}", headers=held, csrf=None)).status == 204
+        case "disabled":
+            await people.its.administration.change(COMMAND_LINE, ada["user"]["id"], active=False)
+        case "deleted":
+            await people.its.administration.delete(COMMAND_LINE, ada["user"]["id"])
+        case "expired":
+            await later("2h")
+
+    assert await status(client, real_edge, "/orders", shown) == 401
+    assert len(application.seen) == 1
+
+
+async def test_a_right_that_was_taken_from_the_owner_is_gone_from_the_key(real_edge, application, client, people):
+    mod = await people.joined("mod@example.org", "moderator")
+    _, shown = await key_of(people, mod, "content:moderate")
+    assert await status(client, real_edge, "/orders", shown) == 200
+
+    await people.its.administration.change(COMMAND_LINE, mod["user"]["id"], roles=["user"])
+    assert await status(client, real_edge, "/orders", shown) == 200
+
+    before, after = (request.headers.get("x-auth-permissions", "") for request in application.seen)
+    assert (before, after) == ("content:moderate", "")
+
+
+async def test_signing_in_through_the_edge_opens_the_application(real_edge, application, client, people):
+    await people.joined("ada@example.org")
+    body = {"email": "ada@example.org", "password": PASSWORD}
+    async with client.post(f"{real_edge.url}/api/auth/login", json=body, headers=SPOOFED | TOKENS) as answer:
+        signed = await answer.json()
+
+    assert await status(client, real_edge, "/orders", bearer(signed["accessToken"])) == 200
+    assert application.seen[0].headers["x-auth-email"] == "ada@example.org"
+
+
+async def test_while_redis_is_away_nobody_is_let_in(real_edge, application, client, people, monkeypatch):
+    ada = await people.joined("ada@example.org")
+    _, shown = await key_of(people, ada)
+
+    async def away(self, commands):
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(Node, "_pipeline", away)
+
+    for headers in (bearer(ada["accessToken"]), shown):
+        assert await status(client, real_edge, "/orders", headers) == 503
+
+    assert application.seen == []
