@@ -1,65 +1,20 @@
 """Parked mail, with aiosmtpd as the mail server: what was given up is seen, tried again once, or dropped."""
 
 import asyncio
-import email
-import email.policy
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope
 
 from service.accounts.users import User
 from service.audit.trail import Wanted
 from service.errors import StoreUnavailable
-from tests.conftest import PASSWORD, free_port
+from service.store.node import Node
+from tests.conftest import PASSWORD
+from tests.mail.aiosmtpd_server import MailServer, token_of
 from tests.oauth.conftest import parts_of
 
 PARKED = "/api/admin/mail/parked"
 ROOT, ADA = "root@example.org", "ada@example.org"
-
-
-class MailServer:
-    """aiosmtpd on a port of its own; `refusal` is what it says to a recipient, `delay` how long it thinks."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.refusal: str | None = None
-        self.delay = 0.0
-        self.received: list[Envelope] = []
-        self._server: asyncio.Server | None = None
-
-    @property
-    def settings(self) -> dict[str, str]:
-        return {"SMTP_URL": f"smtp://127.0.0.1:{self.port}", "MAIL_FROM": "Example <no-reply@example.com>"}
-
-    async def start(self) -> None:
-        def talk() -> SMTP:
-            return SMTP(self, hostname="mail.test", enable_SMTPUTF8=True)
-
-        self._server = await asyncio.get_running_loop().create_server(talk, "127.0.0.1", self.port)
-
-    async def stop(self) -> None:
-        if self._server:
-            self._server.close()
-            self._server = None
-
-    async def handle_RCPT(self, server: Any, session: Any, envelope: Envelope, address: str, options: Any) -> str:
-        await asyncio.sleep(self.delay)
-        if self.refusal:
-            return self.refusal
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:
-        self.received.append(envelope)
-        return "250 taken"
-
-    async def until(self, count: int) -> list[Envelope]:
-        """What has arrived, once there are so many."""
-        async with asyncio.timeout(15):
-            while len(self.received) < count:
-                await asyncio.sleep(0.02)
-        return self.received
 
 
 @pytest.fixture
@@ -119,11 +74,6 @@ async def refused(browser, server: MailServer, *people: str) -> list[dict[str, A
     return parked
 
 
-def text_of(envelope: Envelope) -> str:
-    message = email.message_from_bytes(envelope.content, policy=email.policy.default)
-    return message.get_body(("plain",)).get_content()
-
-
 @pytest.fixture
 async def root(admin_of, server):
     """An admin's browser whose own mails have all been taken."""
@@ -149,7 +99,7 @@ async def test_a_server_that_was_down_for_too_long_and_is_back_gets_what_an_admi
     assert answer.status == 202
     await asyncio.sleep(1.2)  # the post has looked again
     assert [each.rcpt_tos for each in server.received] == [[ROOT]]
-    token = text_of(server.received[0]).partition("#token=")[2].split()[0]
+    token = token_of(server.received[0])
     reset = await root("POST", "/api/auth/password/reset", {"token": token, "newPassword": PASSWORD + "!"}, csrf=None)
     assert reset.status == 204
 
@@ -240,7 +190,7 @@ async def test_the_link_of_a_retried_letter_is_new_however_long_it_was_parked(ro
     await root("POST", f"{PARKED}/{parked['id']}/retry")
     await server.until(1)
 
-    token = text_of(server.received[0]).partition("#token=")[2].split()[0]
+    token = token_of(server.received[0])
     assert (await root("POST", "/api/auth/email/verify", {"token": token}, csrf=None)).status == 204
 
 
@@ -316,7 +266,7 @@ async def test_a_letter_sealed_with_a_lost_secret_can_be_sent_once_the_secret_is
 
 
 async def test_a_retry_whose_reply_is_lost_is_one_and_can_be_repeated(parts, monkeypatch):
-    its, sent = parts.store, type(parts.store)._pipeline
+    sent = Node._pipeline
     await parts.outbox.put("email-taken", to=ADA)
     for errand in await parts.outbox.take(4):
         await parts.outbox.failed(errand, "no", for_good=True)
@@ -331,7 +281,7 @@ async def test_a_retry_whose_reply_is_lost_is_one_and_can_be_repeated(parts, mon
             raise TimeoutError
         return replies
 
-    monkeypatch.setattr(type(its), "_pipeline", deaf)
+    monkeypatch.setattr(Node, "_pipeline", deaf)
     with pytest.raises(StoreUnavailable):
         await parts.outbox.retry(parked.id)
 

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+import aiohttp
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,7 +20,7 @@ from service.parts import Parts
 from service.settings import ROOT, SettingsError
 from service.store import Single
 from service.tokens.keys import _TURN, KeysOfOnesOwn, SigningKey, State, signs_now
-from tests.conftest import SECRET, Browser, cheap_passwords, gather, settings_for
+from tests.conftest import PASSWORD, SECRET, Browser, cheap_passwords, gather, settings_for
 from tests.oauth import openid_provider
 
 TOKENS = {"X-Auth-Mode": "token"}
@@ -374,6 +375,33 @@ async def test_a_rotation_and_a_new_secret_under_traffic_refuse_nobody(assemblin
                     signed |= answer.json
                     kids.add(kid_of(signed))
 
+    async def browses(email: str) -> None:
+        """The same in a browser: cookies, and a CSRF token that the secret of before may have made."""
+        nonlocal calls
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as tab:
+            cookies: dict[str, str] = {}
+            csrf, number = "", 0
+
+            async def asks(method: str, path: str, body: Any = None) -> None:
+                nonlocal calls, csrf
+                url = random.choice(at).client.make_url(path)
+                shown = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+                async with tab.request(method, url, json=body, headers={**shown, "X-CSRF-Token": csrf}) as answer:
+                    told = await answer.json()
+                calls += 1
+                if answer.status not in (200, 201):
+                    refused.append((method, path, told))
+                    return
+                cookies.update({name: cookie.value for name, cookie in answer.cookies.items()})
+                csrf = told.get("csrfToken", csrf)
+
+            await asks("POST", "/api/auth/register", {"email": email, "password": PASSWORD})
+            while not stop.is_set():
+                number += 1
+                await asks("GET", "/api/auth/me")
+                await asks("PATCH", "/api/users/profile", {"name": f"Ada {number}"})
+                await asks("POST", "/api/auth/refresh")  # each time: the ring is aged, and the tokens are not
+
     async def passes(minutes: int = 0) -> None:
         if minutes:
             await age_the_ring(redis, minutes)
@@ -395,7 +423,10 @@ async def test_a_rotation_and_a_new_secret_under_traffic_refuse_nobody(assemblin
         await passes(11)
         await passes(17)
 
-    traffic = asyncio.gather(*(goes_on(f"person{number}@example.org") for number in range(4)))
+    traffic = asyncio.gather(
+        *(goes_on(f"person{number}@example.org") for number in range(4)),
+        *(browses(f"browser{number}@example.org") for number in range(2)),
+    )
     await passes()
     await turned()
     for settings in (
