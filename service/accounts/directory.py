@@ -24,6 +24,7 @@ from service.accounts.roles import ADMIN
 from service.store import Command, Script, Store
 
 _LEAVE = Script(Path(__file__).with_name("leave.lua"))
+_PAGE = Script(Path(__file__).with_name("page.lua"))
 _OTHERS = 50  # admins that are looked at before one leaves
 
 
@@ -98,19 +99,9 @@ class Directory:
     async def page(self, role: str | None, after: Place | None, count: int) -> list[Place]:
         """The entries after a place, newest first."""
         key = _ROLE + role if role else _USERS
-        found: list[Place] = []
-        skipped, top = 0, str(after.at) if after else "+inf"
-        while len(found) < count:
-            batch = await self._store.one(
-                ("ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", skipped, count + 1)
-            )
-            places = [Place(int(score), user_id) for user_id, score in batch]
-            # Entries of one millisecond stand in the order of their ids.
-            found += [place for place in places if after is None or (place.at, place.id) < (after.at, after.id)]
-            if len(batch) <= count:
-                break
-            skipped += len(batch)
-        return found[:count]
+        place = (after.at, after.id) if after else ("", "")
+        found = await self._store.one(_PAGE(key, *place, count))
+        return [Place(int(score), user_id) for user_id, score in zip(found[::2], found[1::2], strict=True)]
 
     async def counts(self, now: int, roles: Iterable[str]) -> Counts:
         """How many users and sessions there are at this moment (ms)."""

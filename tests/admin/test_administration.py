@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from service.accounts.directory import Place
 from service.accounts.roles import Roles
 from service.admin.administration import COMMAND_LINE, Actor
 from service.audit.trail import Wanted
@@ -56,6 +57,21 @@ async def test_users_of_one_millisecond_are_all_listed_once(parts):
         after = batch[-1]
 
     assert seen == sorted(people, reverse=True)
+
+
+async def test_a_page_goes_on_after_one_who_has_left_however_many_share_the_millisecond(parts):
+    moment, directory = 1_700_000_000_000, parts.directory
+    crowd = {f"{letter}{'x' * 21}": moment for letter in "-09AZ_az"}  # in the order of their bytes
+    people = {"B" + "x" * 21: moment + 1, **crowd, "C" + "x" * 21: moment - 1}
+    for person, made in people.items():
+        await parts.store.run(*directory.entering(person, made, ["user"], active=True))
+    in_order = sorted(people, key=lambda person: (people[person], person), reverse=True)
+
+    for number, person in enumerate(in_order):
+        place = Place(people[person], person)
+        assert [next_one.id for next_one in await directory.page(None, place, 3)] == in_order[number + 1 :][:3]
+        await parts.store.run(*directory.leaving(person, ["user"]))
+        assert [next_one.id for next_one in await directory.page(None, place, 3)] == in_order[number + 1 :][:3]
 
 
 async def test_users_are_found_by_email_in_any_spelling_and_by_role(joined):
