@@ -448,11 +448,14 @@ def test_import_users_brings_a_file_tells_each_bad_line_and_may_be_repeated(tree
     )
     people = [{"email": f"person{n}@example.org", "passwordHash": phc} for n in range(20)]
     (tree / "people.jsonl").write_text("\n".join(map(json.dumps, people)) + "\nnot json\n")
+    (tree / "latin1.jsonl").write_bytes((tree / "people.jsonl").read_bytes() + b'{"email": "jos\xe9@example.org"}\n')
 
+    no_text = command(tree, "import-users", "latin1.jsonl", REDIS_URL=own_redis.url)
     first = command(tree, "import-users", "people.jsonl", REDIS_URL=own_redis.url)
     again = command(tree, "import-users", "people.jsonl", "--json", REDIS_URL=own_redis.url)
     absent = command(tree, "import-users", "nowhere.jsonl", REDIS_URL=own_redis.url)
 
+    assert (no_text.returncode, no_text.stdout, "cannot be read" in no_text.stderr) == (1, "", True)
     assert (first.returncode, first.stdout) == (1, "20 imported, 0 there already, 1 refused.\n")
     assert "line 21: the line is not JSON" in first.stderr
     told = json.loads(again.stdout)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -94,29 +95,35 @@ class Importing:
         return summary
 
     async def _outcomes(self, lines: Iterable[str]) -> AsyncIterator[Outcome]:
-        """Outcomes as they come, with a bounded number of lines under way."""
-        under_way: set[asyncio.Task[Outcome]] = set()
-        try:
-            for number, text in enumerate(lines, 1):
-                if not text.strip():
-                    continue
-                under_way.add(asyncio.create_task(self._import(number, text)))
-                if len(under_way) >= AT_ONCE:
-                    done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        yield task.result()
-            for outcome in asyncio.as_completed(under_way):
-                yield await outcome
-        finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+        """Outcomes as they come, so many lines at a time."""
+        numbered = ((number, text) for number, text in enumerate(lines, 1) if text.strip())
+        while some := list(islice(numbered, AT_ONCE)):
+            for outcome in await self._import(some):
+                yield outcome
 
-    async def _import(self, number: int, text: str) -> Outcome:
+    async def _import(self, lines: list[tuple[int, str]]) -> list[Outcome]:
+        """Import some lines: those that are new together, and then each of the others by itself."""
+        outcomes, users = list[Outcome](), dict[int, User]()
+        for number, text in lines:
+            try:
+                users[number] = self._user(text)
+            except _Refused as refusal:
+                outcomes.append(Outcome(number, Fate.REFUSED, str(refusal)))
         try:
-            user = self._user(text)
-        except _Refused as refusal:
-            return Outcome(number, Fate.REFUSED, str(refusal))
+            made = await self._users.register_all(users.values())
+        except StoreUnavailable:
+            made = [None] * len(users)  # some may be there now, which each will find
+        outcomes += [Outcome(number, Fate.IMPORTED) for number, user in zip(users, made, strict=True) if user]
+        others = [number for number, user in zip(users, made, strict=True) if not user]
+        tasks = [asyncio.create_task(self._import_one(number, users[number])) for number in others]
+        try:
+            return outcomes + [await task for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _import_one(self, number: int, user: User) -> Outcome:
         for _ in range(PATIENCE):
             try:
                 return await self._register(number, user)

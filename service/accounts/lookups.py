@@ -17,6 +17,7 @@ import base64
 import hashlib
 import hmac
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +57,16 @@ class Lookups:
 
     async def email(self, email: str) -> str:
         """The lookup of an email, the same for every spelling of it."""
-        return "email:" + await self._digest(canonical(email))
+        return (await self.emails([email]))[0]
+
+    async def emails(self, emails: Iterable[str]) -> list[str]:
+        """The lookups of several emails, in this order."""
+        key = await self._lookup_key()
+        return ["email:" + _digest(key, canonical(email)) for email in emails]
 
     async def identity(self, issuer: str, subject: str) -> str:
         """The lookup of an identity (OpenID Connect Core, section 5.7)."""
-        return "identity:" + await self._digest(f"{issuer}\0{subject}")
+        return "identity:" + _digest(await self._lookup_key(), f"{issuer}\0{subject}")
 
     async def holder(self, lookup: str) -> Holder | None:
         """Who has it."""
@@ -78,6 +84,14 @@ class Lookups:
     async def settle(self, lookup: str, user_id: str) -> bool:
         """Make the claim permanent; false if it had lapsed and somebody else came first."""
         return bool(await self._store.one(_CLAIM(lookup, user_id, 0, "", 0), durable=True) == user_id)
+
+    async def claim_all(self, wanted: Iterable[tuple[str, str]]) -> list[bool]:
+        """Claim several for a minute, each for its user and from nobody; false for each that another has."""
+        return await self._take_all(tuple(wanted), _CLAIM_HOLDS)
+
+    async def settle_all(self, claimed: Iterable[tuple[str, str]]) -> list[bool]:
+        """Make several claims permanent; false for each that had lapsed and somebody else came first."""
+        return await self._take_all(tuple(claimed), 0, durable=True)
 
     async def release(self, lookup: str, user_id: str) -> None:
         """Give it up, if this user has it."""
@@ -103,9 +117,12 @@ class Lookups:
             if renewed := self._key.resealed(base64.b64decode(sealed), b"lookup-key"):
                 await self._store.one(_RESEAL(_LOOKUP_KEY, sealed, base64.b64encode(renewed).decode("ascii")))
 
-    async def _digest(self, name: str) -> str:
-        mac = hmac.digest(await self._lookup_key(), name.encode(), hashlib.sha256)
-        return base64.urlsafe_b64encode(mac[:18]).decode("ascii")
+    async def _take_all(self, pairs: tuple[tuple[str, str], ...], holds: int, durable: bool = False) -> list[bool]:
+        if not pairs:
+            return []
+        claims = (_CLAIM(*pair, holds, "", 0) for pair in pairs)
+        takers = await self._store.run(*claims, durable=durable, apart=True)
+        return [taker == user_id for taker, (_, user_id) in zip(takers, pairs, strict=True)]
 
     async def _lookup_key(self) -> bytes:
         """Read each time: were it only remembered, a Redis restarted empty would leave instances with two keys."""
@@ -124,3 +141,7 @@ class Lookups:
         except Unsealable as error:
             log.error("accounts.lookup_key_sealed", remedy="put the AUTH_SECRET of before in AUTH_SECRET_PREVIOUS")
             raise StoreUnavailable from error
+
+
+def _digest(key: bytes, name: str) -> str:
+    return base64.urlsafe_b64encode(hmac.digest(key, name.encode(), hashlib.sha256)[:18]).decode("ascii")

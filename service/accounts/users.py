@@ -204,28 +204,43 @@ class Users:
 
         Raises `EmailExists` or `IdentityInUse`.
         """
-        now = self._now()
-        user = replace(
-            user,
-            id=new_id(),
-            email=canonical(user.email),
-            created_at=now if user.created_at == _NO_TIME else user.created_at,
-            updated_at=now,
-            identities=tuple(replace(identity, linked_at=now) for identity in user.identities),
-        )
+        user = self._new(user)
         lookup = await self._lookups.email(user.email)
         taken = EmailExists()
         claimed: dict[str, ServiceError] = {}
         claimed[await self._claim(lookup, user.id, lambda found: found.email == user.email, taken)] = taken
         for identity in user.identities:
             claimed[await self._claim_identity(user.id, identity)] = IdentityInUse()
-        await self._store.run(*self.entering(user), ("HSET", _key(user.id), *_pairs(user)))
+        await self._store.run(*self.entering(user), self._recording(user))
         for lookup, lost in claimed.items():
             if not await self._lookups.settle(lookup, user.id):
                 # The claim had lapsed or given way before the record was written, and somebody else came first.
                 await self.erase(user)
                 raise lost
         return user
+
+    async def register_all(self, users: Iterable[User]) -> list[User | None]:
+        """Make accounts of users without identities, in a few round trips for all; `None` for each that was not made.
+
+        That is where the email is taken or was claimed a moment ago. Only `register` finds out which, and whether the
+        claim gives way.
+        """
+        new = [self._new(user) for user in users]
+        lookups = await self._lookups.emails(user.email for user in new)
+        claims = {user.id: (lookup, user.id) for lookup, user in zip(lookups, new, strict=True)}
+        claimed = await self._lookups.claim_all(claims.values())
+        written = [user for user, got in zip(new, claimed, strict=True) if got]
+        if written:
+            # The places in the directory first, as for one; but those of all users, for one says nothing of another.
+            await self._store.run(*(command for user in written for command in self.entering(user)), apart=True)
+            await self._store.run(*(self._recording(user) for user in written), apart=True)
+        settled = await self._lookups.settle_all(claims[user.id] for user in written)
+        lost = {user.id for user, got in zip(written, settled, strict=True) if not got}
+        for user in written:
+            if user.id in lost:
+                await self.erase(user)
+        made = {user.id for user in written} - lost
+        return [user if user.id in made else None for user in new]
 
     async def link(self, user: User, identity: Identity, who: Linking) -> None:
         """Give a user, as the caller has read it, an identity.
@@ -457,6 +472,22 @@ class Users:
 
     async def _release(self, user_id: str, identity: Identity) -> None:
         await self._lookups.release(await self._lookups.identity(identity.issuer, identity.subject), user_id)
+
+    def _new(self, user: User) -> User:
+        now = self._now()
+        return replace(
+            user,
+            id=new_id(),
+            email=canonical(user.email),
+            created_at=now if user.created_at == _NO_TIME else user.created_at,
+            updated_at=now,
+            identities=tuple(replace(identity, linked_at=now) for identity in user.identities),
+        )
+
+    @staticmethod
+    def _recording(user: User) -> Command:
+        """The command that writes a new user's record, for which there are places in the directory already."""
+        return ("HSET", _key(user.id), *_pairs(user))
 
     def _now(self) -> datetime:
         return _time(_ms(self._clock.now()))

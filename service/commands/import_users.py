@@ -2,8 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -29,14 +32,10 @@ def add_to(commands: Any) -> None:
 
 async def run(its: Parts, called: argparse.Namespace) -> int:
     """Import a file; 0 when every line is in, 1 when some were refused."""
-    try:
-        text = called.file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ServiceError(f"{called.file} cannot be read: {error}") from error
-    lines = text.splitlines()
-    progress = _Progress(len(lines))
-    summary = await Importing(its.users, its.passwords, its.roles).run(lines, progress.tell)
-    progress.end()
+    with _opened(called.file) as (lines, count):
+        progress = _Progress(count)
+        summary = await Importing(its.users, its.passwords, its.roles).run(lines, progress.tell)
+        progress.end()
     if called.json:
         refused = [{"line": outcome.line, "reason": outcome.reason} for outcome in summary.refused]
         sums = {"imported": summary.imported, "thereAlready": summary.there_already, "refused": refused}
@@ -46,6 +45,23 @@ async def run(its: Parts, called: argparse.Namespace) -> int:
             print(f"line {outcome.line}: {outcome.reason}", file=sys.stderr)
         print(f"{summary.imported} imported, {summary.there_already} there already, {len(summary.refused)} refused.")
     return SOME_REFUSED if summary.refused else ALL_IN
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[TextIO, int]]:
+    """The lines of a file, and how many they are: all of it is text, or nothing of it is imported.
+
+    They stay in the file, however many; only what comes through a pipe is kept in memory.
+    """
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(file.open(encoding="utf-8"))
+            lines: TextIO = opened if opened.seekable() else StringIO(opened.read())
+            count = sum(1 for _ in lines)
+            lines.seek(0)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ServiceError(f"{file} cannot be read: {error}") from error
+        yield lines, count
 
 
 class _Progress:

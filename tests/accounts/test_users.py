@@ -1,5 +1,6 @@
 """Users: one account to an email, whatever comes in between."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -51,11 +52,11 @@ class Dying:
     async def one(self, command, durable=False):
         return (await self.run(command, durable=durable))[0]
 
-    async def run(self, *commands, durable=False):
+    async def run(self, *commands, **how):
         if self._left == 0:
             raise Crash
         self._left -= 1
-        return await self._store.run(*commands, durable=durable)
+        return await self._store.run(*commands, **how)
 
 
 async def cut_off(its, user: User, after: int) -> bool:
@@ -134,6 +135,55 @@ async def test_a_registration_cut_off_anywhere_leaves_one_account_or_none_and_no
         await parts.users.register(ADA)
     assert [await redis.pttl(key) for key in await lookups(redis)] == [-1]
     assert finished or calls < 7  # the last of these crashes comes too late
+
+
+PEOPLE = tuple(replace(ADA, email=f"person{number}@example.org") for number in range(3))
+
+
+async def test_many_are_registered_together_but_for_those_whose_email_is_taken(users, redis):
+    before = await users.register(PEOPLE[1])
+
+    made = await users.register_all([*PEOPLE, replace(PEOPLE[0], email="Person0@Example.org")])
+
+    assert [user and user.email for user in made] == [PEOPLE[0].email, None, PEOPLE[2].email, None]
+    assert [await users.find_by_email(user.email) for user in PEOPLE] == [made[0], before, made[2]]
+    assert len(await records(redis)) == len(await lookups(redis)) == 3
+    assert {await redis.pttl(key) for key in await lookups(redis)} == {-1}
+    assert await users.register_all([]) == []
+
+
+@pytest.mark.parametrize("calls", range(6))
+async def test_registering_many_cut_off_anywhere_loses_no_email(parts, redis, later, calls):
+    dying = Dying(parts.store, calls)
+    users = Users(dying, parts.clock, Lookups(dying, Vault(parts.settings.secrets)))
+    with suppress(Crash):
+        await users.register_all(PEOPLE)
+    await later("61s")
+
+    for user in PEOPLE:
+        found = await parts.users.find_by_email(user.email) or await parts.users.register(user)
+        assert await parts.users.find_by_email(user.email) == found
+        with pytest.raises(EmailExists):
+            await parts.users.register(user)
+    assert {await redis.pttl(key) for key in await lookups(redis)} == {-1}
+
+
+async def test_of_many_the_one_whose_claim_lapsed_yields(parts, redis):
+    class HeldUp:
+        one = parts.store.one
+
+        async def run(self, *commands, **how):
+            if commands[-1][0] == "HSET":
+                await redis.delete(*await lookups(redis))
+                self.won = await parts.users.register(PEOPLE[1])
+            return await parts.store.run(*commands, **how)
+
+    store = HeldUp()
+    made = await Users(store, parts.clock, Lookups(store, Vault(parts.settings.secrets))).register_all(PEOPLE)
+
+    assert [user is not None for user in made] == [True, False, True]
+    assert await parts.users.find_by_email(PEOPLE[1].email) == store.won
+    assert len(await records(redis)) == 3
 
 
 async def test_a_claim_that_lapsed_is_taken_over_and_the_late_comer_yields(parts, redis):
