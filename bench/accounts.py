@@ -27,13 +27,15 @@ import redis
 from bench.ground import (
     BenchError,
     Figures,
+    Results,
     client,
     environment,
     instance,
     private_redis,
+    run,
     spread,
+    tethered,
     used_memory,
-    write,
 )
 
 USERS = 100_000
@@ -80,7 +82,7 @@ def _word(chance: random.Random, letters: int) -> str:
     return "".join(chance.choices(string.ascii_lowercase, k=letters))
 
 
-def measure(users: int = USERS, created: str = "any") -> dict[str, dict[str, Figures]]:
+def measure(users: int = USERS, created: str = "any") -> Results:
     """Import, list, search: seconds, users per second, bytes, and the ratio to the bare work."""
     with private_redis() as url, tempfile.TemporaryDirectory(prefix="gp-bench-") as directory, client(url) as asking:
         file = Path(directory, "people.jsonl")
@@ -119,7 +121,7 @@ def _import(url: str, file: Path, users: int) -> Figures:
     started, used, peak = time.monotonic(), _cpu_of_children(), None
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service", "import-users", "--json", file],
+            tethered(sys.executable, "-m", "service", "import-users", "--json", str(file)),
             env=environment(url, LOG_LEVEL="error"),
             cwd=file.parent,
             stdout=out,
@@ -267,12 +269,7 @@ def main() -> int:
     parser.add_argument("--created", choices=CREATED, default="any", help="at any time, on any day, or all at one time")
     parser.add_argument("--json", action="store_true", help="write JSON")
     asked = parser.parse_args()
-    try:
-        write(measure(asked.users, asked.created), asked.json)
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run(lambda: measure(asked.users, asked.created), asked.json)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,17 @@ from typing import Any
 
 import redis
 
-from bench.ground import OUR_CONFIGURATION, SECRET, BenchError, Figures, client, private_redis, used_memory, write
+from bench.ground import (
+    OUR_CONFIGURATION,
+    SECRET,
+    BenchError,
+    Figures,
+    Results,
+    client,
+    private_redis,
+    run,
+    used_memory,
+)
 from service import logs
 from service.accounts.users import Identity, Linking, User
 from service.app import assemble, close, look_after
@@ -148,7 +158,7 @@ def _owner(user: User, session_id: str) -> Principal:
     return Principal(user.id, session_id, new_id(), user.email, user.roles, ("profile:read",), ("pwd",), 0, 0, 0, 0, "")
 
 
-def measure(users: int = USERS) -> dict[str, dict[str, Figures]]:
+def measure(users: int = USERS) -> Results:
     """Bytes of Redis for each thing, under both configurations."""
     settings, found = load({"AUTH_SECRET": SECRET}), {}
     with open(os.devnull, "w") as nowhere:
@@ -165,12 +175,7 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=USERS, metavar="N", help=f"how many of each (default {USERS:,})")
     parser.add_argument("--json", action="store_true", help="write JSON")
     asked = parser.parse_args()
-    try:
-        write(measure(asked.users), asked.json)
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run(lambda: measure(asked.users), asked.json)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,19 @@ import pytest
 
 from service.settings import ROOT
 
+pytestmark = pytest.mark.timeout(240)
+
 
 def figures(*arguments: str) -> dict[str, dict[str, dict[str, float]]]:
     """What a measurement writes, from a process of its own as by hand."""
     done = subprocess.run(
-        [sys.executable, "-m", *arguments, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=90
+        [sys.executable, "-m", *arguments, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("created", ["any", "days", "one"])
+@pytest.mark.parametrize("created", ["any", "one"])
 def test_accounts_are_imported_and_all_of_them_listed(created):
     importing, listing = figures("bench.accounts", "--users", "250", "--created", created).values()
 
