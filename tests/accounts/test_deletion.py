@@ -150,14 +150,17 @@ class Dying:
     def __init__(self, store, calls: int) -> None:
         self._store, self._left = store, calls
 
-    async def one(self, command, durable=False, once=False):
-        return (await self.run(command, durable=durable))[0]
+    async def one(self, command, **how):
+        return (await self.run(command, **how))[0]
 
-    async def run(self, *commands, durable=False):
+    async def run(self, *commands, **how):
         if self._left == 0:
             raise Crash
         self._left -= 1
-        return await self._store.run(*commands, durable=durable)
+        return await self._store.run(*commands, **how)
+
+    def insist(self, command):
+        self._store.insist(command)
 
 
 @pytest.mark.parametrize("calls", range(16))

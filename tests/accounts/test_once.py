@@ -8,6 +8,7 @@ import pytest
 from service.accounts.once import NONE_LEFT, Purpose
 from service.accounts.users import Identity, User
 from service.errors import InvalidOneTimeToken
+from service.store.node import Node
 from tests.conftest import gather
 from tests.oauth.conftest import all_that_is_kept
 
@@ -146,13 +147,13 @@ async def test_a_repeated_command_is_no_second_use(ada, parts, monkeypatch):
     """The first reply is lost: `Store` asks again with the same arguments."""
     text = await parts.once.issue(Purpose.VERIFY, ada.id, EMAIL)
     found = await parts.once.find(text, Purpose.VERIFY)
-    run = parts.store._bounded
+    send = Node.send
 
-    async def twice(commands):
-        await run(commands)
-        return await run(commands)
+    async def twice(self, commands, within):
+        await send(self, commands, within)
+        return await send(self, commands, within)
 
-    monkeypatch.setattr(parts.store, "_bounded", twice)
+    monkeypatch.setattr(Node, "send", twice)
     await parts.once.redeem(found, {"ok": "1"})
 
     assert (await parts.users.find(ada.id)).email_verified

@@ -191,11 +191,11 @@ async def test_a_claim_that_lapsed_is_taken_over_and_the_late_comer_yields(parts
     in_time, store = parts.users, parts.store
 
     class HeldUp:
-        async def run(self, *commands, durable=False):
+        async def run(self, *commands, **how):
             if commands[-1][0] == "HSET":
                 await redis.delete(*await lookups(redis))  # its minute is over
                 self.won = await in_time.register(ADA)
-            return await store.run(*commands, durable=durable)
+            return await store.run(*commands, **how)
 
         one = store.one
 
