@@ -126,30 +126,32 @@ class Edge:
     log: Path
 
 
+@contextlib.contextmanager
+def edge(name: str, upstreams: dict[str, str]) -> Iterator[Edge]:
+    """nginx on a file of `config/`, its upstreams replaced by these addresses."""
+    program = tool("nginx")
+    with tempfile.TemporaryDirectory(prefix="edge-") as directory:
+        home, port = Path(directory), free_port()
+        text = (ROOT / "config" / name).read_text()
+        for host, address in upstreams.items():
+            assert f"server {host}" in text
+            text = text.replace(f"server {host}", f"server {address}")
+        text = text.replace("listen 8080 ", f"listen 127.0.0.1:{port} ").replace("/tmp/", f"{home}/")
+        assert not re.search(r"server [a-z]\S*:\d", text), "an upstream was left as it is"
+        config = home / "nginx.conf"
+        config.write_text(text)
+        log = home / "log"
+        check = subprocess.run([program, "-t", "-c", config], capture_output=True, text=True, timeout=60)
+        assert check.returncode == 0, check.stderr
+        with running([program, "-c", str(config), "-g", "daemon off;"], port, log):
+            yield Edge(f"http://127.0.0.1:{port}", log)
+
+
 @pytest.fixture
 def nginx() -> Iterator[Callable[..., Edge]]:
     """Start nginx on a file of `config/`, its upstreams replaced: `nginx("nginx.conf", {"gatepost-1:8000": ...})`."""
     with contextlib.ExitStack() as stack:
-        program = tool("nginx")
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
-
-        def start(name: str, upstreams: dict[str, str]) -> Edge:
-            port = free_port()
-            text = (ROOT / "config" / name).read_text()
-            for host, address in upstreams.items():
-                assert f"server {host}" in text
-                text = text.replace(f"server {host}", f"server {address}")
-            text = text.replace("listen 8080 ", f"listen 127.0.0.1:{port} ").replace("/tmp/", f"{home}/")
-            assert not re.search(r"server [a-z]\S*:\d", text), "an upstream was left as it is"
-            config = home / "nginx.conf"
-            config.write_text(text)
-            log = home / "log"
-            check = subprocess.run([program, "-t", "-c", config], capture_output=True, text=True, timeout=60)
-            assert check.returncode == 0, check.stderr
-            stack.enter_context(running([program, "-c", str(config), "-g", "daemon off;"], port, log))
-            return Edge(f"http://127.0.0.1:{port}", log)
-
-        yield start
+        yield lambda name, upstreams: stack.enter_context(edge(name, upstreams))
 
 
 @pytest.fixture

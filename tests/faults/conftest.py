@@ -11,6 +11,7 @@ import pytest
 
 from service.store import connect
 from tests.conftest import Answer, Browser, Connect, RedisServer
+from tests.faults import figures
 from tests.faults.instances import Instance
 from tests.faults.proxy import Proxy
 from tests.faults.stopwatch import Stopwatch
@@ -19,6 +20,17 @@ PROMISED = 2.5  # seconds within which every request is answered, whatever becom
 BACK_WITHIN = 3.0  # seconds from the end of the cause to normal service
 ENDLESS = 30.0  # seconds after which nothing more is expected, however busy the machine
 TOKENS = {"X-Auth-Mode": "token"}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the faults cost."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    if told := figures.of_reports(reports):
+        terminalreporter.section("what the faults cost")
+        terminalreporter.write_line(figures.HEADER)
+        for each in told:
+            terminalreporter.write_line(str(each))
+        figures.write(told)
 
 
 @pytest.fixture

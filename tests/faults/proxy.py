@@ -1,11 +1,15 @@
 """A network between the service and Redis that can be cut, frozen, slowed down, or lose an answer.
 
+`Proxy` lives in the event loop of a test, `Network` beside it, for as long as the processes that talk through it.
 `sent` has what the service sent, one entry for each round trip; the library's own greetings are left out.
 """
 
 import asyncio
+import threading
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import free_port
 
@@ -13,10 +17,10 @@ _GREETINGS = (b"CLIENT", b"HELLO", b"ROLE")
 
 
 class Proxy:
-    """Listens on 127.0.0.1 and passes everything on to a Redis on a unix socket."""
+    """Listens on 127.0.0.1 and passes everything on to a Redis, on a unix socket or on a port."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, redis: Path | int) -> None:
+        self._redis = redis
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +80,7 @@ class Proxy:
         answers: asyncio.Task[None] | None = None
         losing = asyncio.Event()
         try:
-            back, redis = await asyncio.open_unix_connection(self._socket)
+            back, redis = await self._connect()
             answers = asyncio.create_task(self._answers(back, writer, losing))
             while data := await reader.read(1 << 20):
                 if not any(greeting in data for greeting in _GREETINGS):
@@ -93,6 +97,11 @@ class Proxy:
             self._writers.discard(writer)
             for end in filter(None, (writer, redis)):
                 end.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._redis, int):
+            return await asyncio.open_connection("127.0.0.1", self._redis)
+        return await asyncio.open_unix_connection(self._redis)
 
     async def _answers(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event) -> None:
         with suppress(OSError):
@@ -116,3 +125,45 @@ class Proxy:
             return False
         self._times -= 1
         return True
+
+
+class Network:
+    """A proxy in a thread of its own."""
+
+    def __init__(self, redis: Path | int) -> None:
+        self.proxy = Proxy(redis)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._do(self.proxy.start())
+
+    @property
+    def port(self) -> int:
+        return self.proxy.port
+
+    def cut(self) -> None:
+        """Every connection is reset, and new ones are refused, until `mend`."""
+        self._do(self.proxy.stop())
+
+    def mend(self) -> None:
+        self._do(self.proxy.start())
+
+    def freeze(self) -> None:
+        """What is sent arrives nowhere, until `thaw`."""
+        self._loop.call_soon_threadsafe(self.proxy.freeze)
+
+    def thaw(self) -> None:
+        self._loop.call_soon_threadsafe(self.proxy.thaw)
+
+    def lose(self, times: int, skip: int = 0) -> None:
+        """Lose the answers to some of the next requests, which Redis carries out."""
+        self._loop.call_soon_threadsafe(lambda: self.proxy.lose(skip=skip, times=times))
+
+    def close(self) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
