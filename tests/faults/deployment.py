@@ -51,6 +51,10 @@ class Instance(Process):
     def status(self, path: str) -> int:
         return self.get(path)[0]
 
+    def exceptions(self) -> list[str]:
+        """What it logged with a trace: a mistake of ours, as against a fault around us."""
+        return [line for line in self.log.read_text().splitlines() if '"exception":' in line or "Traceback" in line]
+
     def said(self, word: str) -> int:
         """How often a word is in its log."""
         return self.log.read_text().count(word)

@@ -161,22 +161,23 @@ class Ledger:
         return account
 
     def accuse(self, what: str, email: str, answer: Answer | None) -> None:
-        self.wrong.append(f"{what} ({email}): {answer}")
+        self.wrong.append(f"{what} ({email}) at {time.monotonic():.2f} s: {answer}")
 
     def lost(self, since: float = -inf, until: float = inf) -> list[Call]:
         """The calls sent in this time that came to nothing."""
         return [call for call in self.calls if since <= call.asked <= until and call.lost]
 
     def longest(self, since: float = -inf) -> float:
+        """The longest that a browser waited."""
+        return max((call.answered - call.asked for call in self.calls if call.asked >= since), default=0.0)
+
+    def held(self, since: float = -inf) -> float:
         """The longest that a browser waited, less what this machine was late by itself."""
-        return max(
-            (
-                call.answered - call.asked - self.lateness.within(call.asked, call.answered)
-                for call in self.calls
-                if call.asked >= since
-            ),
-            default=0.0,
-        )
+        return max((self._held(call) for call in self.calls if call.asked >= since), default=0.0)
+
+    def _held(self, call: Call) -> float:
+        late = self.lateness.within(call.asked, call.answered, hashing=call.what in ("login", "register", "change"))
+        return call.answered - call.asked - late
 
     def recovered(self, since: float) -> float:
         """Seconds from then until nothing was lost any more."""
@@ -185,7 +186,8 @@ class Ledger:
 
     def signed_out(self, session: Session, what: str, answer: Answer) -> None:
         self.sessions_lost += 1
-        self.accuse(f"{what}: signed out for no reason that we know of", session.account.email, answer)
+        age = time.monotonic() - session.born
+        self.accuse(f"{what}: signed out for no reason after {age:.2f} s", session.account.email, answer)
 
 
 @dataclass(frozen=True)

@@ -64,17 +64,18 @@ class Crowd:
     def tell(self, fault: str, recovered: float) -> None:
         """What a fault cost that the ledger knows nothing of."""
         calls = [call for call in self.ledger.calls if call.asked >= self._began]
-        self._tell(Figures(fault, len(calls), 0, 0, self.ledger.longest(self._began), recovered))
+        longest, held = self.ledger.longest(self._began), self.ledger.held(self._began)
+        self._tell(Figures(fault, len(calls), 0, 0, longest, held, recovered))
 
     async def settle(self, fault: str, recovered: float) -> None:
         """Tell what it cost, and hold every promise against the service."""
         calls = [call for call in self.ledger.calls if call.asked >= self._began]
         await settle_accounts(self.ledger, self.browsers)
-        longest = self.ledger.longest(self._began)
+        longest, held = self.ledger.longest(self._began), self.ledger.held(self._began)
         lost = len(self.ledger.lost(self._began))
-        self._tell(Figures(fault, len(calls), lost, self.ledger.sessions_lost, longest, recovered))
-        assert self.ledger.wrong == []
-        assert longest < PROMISED, f"somebody waited {longest:.2f} s"
+        self._tell(Figures(fault, len(calls), lost, self.ledger.sessions_lost, longest, held, recovered))
+        assert not self.ledger.wrong, "\n".join(self.ledger.wrong)
+        assert held < PROMISED, f"somebody waited {longest:.2f} s, of which {held:.2f} s were ours"
 
 
 Gathering = Callable[..., AbstractAsyncContextManager[Crowd]]
@@ -90,6 +91,7 @@ def gathering(request: pytest.FixtureRequest) -> Gathering:
     @asynccontextmanager
     async def gathered(deployment: Deployment, accounts: int, devices: int = 1) -> AsyncIterator[Crowd]:
         ledger = Ledger()
+        ledger.lateness.watched = lambda: [instance.pid for instance in deployment.instances if instance.runs]
         await deployment.until_ready()
         async with browsing(ledger, deployment.url, deployment.emails(accounts), devices) as browsers:
             await everybody_signs_in(browsers)
