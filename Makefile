@@ -5,18 +5,22 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types lock clean
+.PHONY: help run test test-faults check lint types lock clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run  ## start the service on PORT (8000), with a Redis of its own unless REDIS_URL is set
 	@exec $(BIN)/python -m service $(ARGS)
 
 test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/faults $(ARGS)
 
-check: lint types test  ## lint, types and tests: what "done" means
+# By themselves: they measure time, and start dozens of processes.
+test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and hold the promises against what happens
+	@$(BIN)/python -m pytest -q -n 0 tests/faults $(ARGS)
+
+check: lint types test test-faults  ## lint, types and tests: what "done" means
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
