@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.deployed.conftest import BACK_WITHIN
 from tests.faults.deployment import deployed
-from tests.faults.ledger import STORM, traffic
+from tests.faults.ledger import STORM, TRAFFIC, traffic
 from tests.faults.processes import Watched
 
 
@@ -65,6 +65,20 @@ async def test_a_graceful_failover_in_a_storm_of_refreshes_signs_nobody_out(depl
             await crowd.recovers(time.monotonic())
 
         await crowd.settle(f"graceful failover, done after {took:.1f} s", recovered)
+
+
+async def test_a_graceful_failover_loses_nothing_that_was_acknowledged(deployment, watched, gathering):
+    """Nor accounts and passwords: nothing is written to the old master once its successor is there."""
+    async with gathering(deployment, 20) as crowd:
+        mix = TRAFFIC | {"change_password": 20, "register": 20, "log_out": 20}
+        async with traffic(crowd.browsers, mix, pause=0.05):
+            await asyncio.sleep(1)
+            took = await watched.fail_over(gracefully=True)
+            recovered = await crowd.recovers(time.monotonic())
+            await asyncio.to_thread(watched.heal)
+            await crowd.recovers(time.monotonic())
+
+        await crowd.settle(f"graceful failover while much is written, {took:.1f} s", recovered)
 
 
 async def test_a_master_that_wakes_up_after_its_successor_was_chosen_is_not_asked_any_more(
