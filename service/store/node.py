@@ -78,6 +78,7 @@ class Node:
     def __init__(self, redis: Redis, name: str = "redis") -> None:
         self.name = name
         self.demoted = False
+        self.leaving_until = 0.0  # monotonic, in seconds: another server takes its place, so nothing is sent to it
         self._redis = redis
         self._breaker = Breaker()
         self._probing: asyncio.Task[None] | None = None
@@ -93,7 +94,7 @@ class Node:
             raise Failed(
                 RedisConnectionError(f"{self.name} does not answer and is given up for now"), final=True, shed=True
             )
-        if self.demoted:
+        if self.demoted or time.monotonic() < self.leaving_until:
             raise Failed(ReadOnlyError(f"{self.name} is no master any more"), unseen=True)
         return await self._ask(commands, within)
 

@@ -200,6 +200,15 @@ class Store:
 
     async def watch(self) -> None:
         """Look at the servers for as long as this runs, so that a new master is noticed at once."""
+        listening = asyncio.create_task(self._topology.listen())
+        try:
+            await self._keep_looking_around()
+        finally:
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+
+    async def _keep_looking_around(self) -> None:
         while True:
             self._topology.changed.clear()
             await self.look_around()

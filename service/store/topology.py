@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from service.store.address import Address, Host
@@ -19,6 +20,13 @@ log = structlog.get_logger("service.store")
 
 SLOTS = 16384
 _OFTEN = 0.1  # seconds between two looks at least, however many ask for one
+
+# What Sentinels publish: the next thing is that a replica becomes a master; and how that ended.
+_PROMOTING = ("+failover-state-send-slaveof-noone",)
+_SWITCHED = "+switch-master"
+_OVER = (_SWITCHED, "-failover-abort-slave-timeout", "-failover-abort-no-good-slave")
+_PROMOTED_WITHIN = 5.0  # seconds after which a promotion that nobody told the end of has failed
+_SILENCE = 10.0  # seconds in which a Sentinel may have nothing to say
 
 
 class Topology(ABC):
@@ -47,6 +55,10 @@ class Topology(ABC):
             self._looking = asyncio.create_task(self._learn())
             self._looking.add_done_callback(self._seen)
         await asyncio.wait({self._looking})
+
+    async def listen(self) -> None:
+        """Hear of changes as they happen, where somebody tells of them, for as long as this runs. Never fails."""
+        return
 
     async def close(self) -> None:
         if self._looking:
@@ -88,7 +100,12 @@ class Single(Topology):
 
 
 class Sentinels(Topology):
-    """The master that Sentinels name: the one of the latest failover that any of them knows."""
+    """The master that Sentinels name: the one of the latest failover that any of them knows.
+
+    In a failover that an operator asks for, the old master goes on taking writes for about ten seconds and loses them
+    all. So the Sentinels are listened to as well: nothing is sent to it from the moment its successor is promoted
+    until that one is known.
+    """
 
     def __init__(self, address: Address) -> None:
         super().__init__()
@@ -103,6 +120,9 @@ class Sentinels(Topology):
 
     def nodes(self) -> tuple[Node, ...]:
         return (self._master,) if self._master else ()
+
+    async def listen(self) -> None:
+        await asyncio.gather(*map(self._listen_to, self._sentinels))
 
     async def close(self) -> None:
         await super().close()
@@ -126,6 +146,37 @@ class Sentinels(Topology):
         if former:
             self._closing.add(task := asyncio.create_task(former.close()))
             task.add_done_callback(self._closing.discard)
+
+    async def _listen_to(self, sentinel: Redis) -> None:
+        while True:
+            try:
+                async with sentinel.pubsub(ignore_subscribe_messages=True) as told:
+                    await told.subscribe(*_PROMOTING, *_OVER)
+                    await self._hear_all(told)
+            except (TimeoutError, RedisError, OSError) as error:
+                log.debug("store.sentinel_silent", error=str(error))
+            await asyncio.sleep(_SILENCE / 10)
+
+    async def _hear_all(self, told: PubSub) -> None:
+        """What one Sentinel publishes; raises `TimeoutError` when it does not even answer a ping."""
+        heard = time.monotonic()
+        while time.monotonic() - heard < 3 * _SILENCE:
+            event = await told.get_message(timeout=_SILENCE)
+            if event is None:
+                await told.ping()
+                continue
+            heard = time.monotonic()
+            if event["type"] == "message" and self._address.master in str(event["data"]).split():
+                self._hear(str(event["channel"]))
+        raise TimeoutError
+
+    def _hear(self, event: str) -> None:
+        log.info("store.failover", told=event)
+        if self._master and event != _SWITCHED:
+            self._master.leaving_until = time.monotonic() + _PROMOTED_WITHIN if event in _PROMOTING else 0.0
+        if event not in _PROMOTING:
+            self._looked = 0.0
+            self.changed.set()
 
     async def _ask(self, sentinel: Redis) -> tuple[int, Host] | None:
         """What one of them knows: the number of the failover, and where the master is since."""
