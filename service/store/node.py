@@ -88,13 +88,18 @@ class Node:
         """Whether the breaker is open: nothing is sent until a probe has been answered."""
         return self._breaker.open
 
+    @property
+    def leaving(self) -> bool:
+        """Whether another server is about to take its place."""
+        return time.monotonic() < self.leaving_until
+
     async def send(self, commands: tuple[Command, ...], within: float = ANSWER) -> list[Any]:
         """The replies in order, those that are errors too; raises `Failed` if there are none in time (seconds)."""
         if self._breaker.open:
             raise Failed(
                 RedisConnectionError(f"{self.name} does not answer and is given up for now"), final=True, shed=True
             )
-        if self.demoted or time.monotonic() < self.leaving_until:
+        if self.demoted or self.leaving:
             raise Failed(ReadOnlyError(f"{self.name} is no master any more"), unseen=True)
         return await self._ask(commands, within)
 

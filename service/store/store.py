@@ -351,6 +351,8 @@ class Store:
         if node is None:
             await self._learn(until)
             node = self._topology.node(slot)
+        elif node.leaving:
+            node = await self._successor(node, slot, until)
         if node is None:
             raise Failed(StoreUnavailable("Nobody knows which server to ask"))
         replies = await self._say(node, commands, until, durable)
@@ -415,6 +417,14 @@ class Store:
             if isinstance(reply, Exception):
                 raise _unavailable(reply) if _passing(reply) else reply
         return replies
+
+    async def _successor(self, node: Node, slot: int | None, until: float) -> Node | None:
+        """Wait until the server that takes another's place is known: about a second, which is better than a 503."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(until - time.monotonic(), 0)):
+                while node.leaving and self._topology.node(slot) is node:  # noqa: ASYNC110 it may just as well run out
+                    await asyncio.sleep(_MOMENT)
+        return self._topology.node(slot)
 
     async def _learn(self, until: float) -> None:
         with suppress(TimeoutError):
