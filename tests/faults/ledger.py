@@ -26,7 +26,7 @@ import aiohttp
 from tests.conftest import PASSWORD, Answer
 from tests.faults.figures import Lateness
 
-STRAGGLING = 5.0  # seconds after which a request that nobody answered has no effect any more
+STRAGGLING = 3.0  # seconds after which a request that nobody answered has no effect any more
 GIVES_UP = 10.0  # seconds after which a browser stops waiting: an answer that late is none
 TRIES = 3  # how often a browser repeats what it must not leave undone
 TRAFFIC = {"verify": 40, "me": 10, "refresh": 22, "two_tabs": 6, "look_back": 10, "log_out": 6, "log_out_all": 2} | {
@@ -221,7 +221,7 @@ class SimulatedBrowser:
         self._http = aiohttp.ClientSession(
             connector=pool, connector_owner=False, cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=GIVES_UP)
         )
-        self._pool, self._newcomers = pool, 0
+        self._pool = pool
         self.session: Session | None = None
 
     async def close(self) -> None:
@@ -268,8 +268,7 @@ class SimulatedBrowser:
 
     async def register(self) -> None:
         """Make one more account, and sign in to it from another device."""
-        self._newcomers += 1
-        account = self._ledger.account(f"new{self._newcomers}.{self.account.email}")
+        account = self._ledger.account(f"new{len(self._ledger.accounts)}.{self.account.email}")
         newcomer = SimulatedBrowser(self._ledger, self._url, account, not self._in_cookies, self._pool)
         try:
             for _ in range(TRIES):
@@ -553,7 +552,8 @@ async def until_nothing_is_lost(ledger: Ledger, since: float, quiet: float = 1.0
 
 async def settle_accounts(ledger: Ledger, browsers: list[SimulatedBrowser]) -> None:
     """When all faults are over: hold every promise against the service, and add what is wrong to the ledger."""
-    await asyncio.sleep(STRAGGLING if any(call.lost for call in ledger.calls[-200:]) else 0)
+    last = max((call.answered for call in ledger.lost()), default=0.0)
+    await asyncio.sleep(max(0.0, last + STRAGGLING - time.monotonic()))
     few = asyncio.Semaphore(8)
 
     async def settle(browser: SimulatedBrowser) -> None:
