@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -33,12 +34,17 @@ class Instance(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         env = {**settings, "PORT": str(self.port)}
         super().__init__([sys.executable, "-m", "service"], home / f"{name}.log", home, env)
+        self._said = 0  # bytes of the log that are of an earlier life
+
+    def start(self, *more: str) -> None:
+        self._said = self.log.stat().st_size if self.log.exists() else 0
+        super().start(*more)
 
     def listens(self) -> bool:
         """Whether it serves; raises with its last words if it is gone."""
         if not self.runs:
             raise AssertionError(f"the instance is gone:\n{self.log.read_text()[-3000:]}")
-        return b"serving" in self.log.read_bytes()
+        return b"serving" in self.log.read_bytes()[self._said :]
 
     def get(self, path: str) -> tuple[int, str]:
         """The status and the body of an answer of this very instance."""
@@ -67,7 +73,7 @@ class Deployment:
     """
 
     def __init__(self, home: Path, redis_url: str, instances: int = 2, **settings: str) -> None:
-        self._home, self._stack, self._given = home, contextlib.ExitStack(), 0
+        self._home, self._stack, self._unused = home, contextlib.ExitStack(), map(_email, range(ACCOUNTS))
         self._settings = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -104,7 +110,6 @@ class Deployment:
 
     def restart(self, instance: Instance) -> None:
         """After it was killed; back when it serves."""
-        instance.log.write_bytes(b"")
         instance.start()
         until(instance.listens, 30, "an instance that listens")
 
@@ -122,13 +127,13 @@ class Deployment:
 
     def emails(self, count: int) -> list[str]:
         """The next accounts that nobody has used yet."""
-        first, self._given = self._given, self._given + count
-        assert self._given <= ACCOUNTS
-        return [_email(n) for n in range(first, first + count)]
+        found = list(itertools.islice(self._unused, count))
+        assert len(found) == count, "bring more accounts"
+        return found
 
     def share_accounts_with(self, other: "Deployment") -> None:
         """Both stand on the same Redis: none of its accounts is used here and there."""
-        self.emails = other.emails  # type: ignore[method-assign]
+        self._unused = other._unused
 
     def bring_accounts(self, count: int = ACCOUNTS) -> None:
         """With `import-users`; those that are there already stay."""

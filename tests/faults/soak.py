@@ -54,8 +54,8 @@ class Stage:
 def one_node(home: Path, stack: ExitStack, instances: int) -> Stage:
     """One Redis behind a network that fails."""
     single = Single(home)
-    single.start()
     stack.callback(single.stop)
+    single.start()
     network = Network(single.node.port)
     stack.callback(network.close)
     url = f"redis://:{SECRET}@127.0.0.1:{network.port}/0"
@@ -112,6 +112,11 @@ def sentinel(home: Path, stack: ExitStack, instances: int) -> Stage:
         await asyncio.sleep(chance.uniform(0, 1))
         await asyncio.to_thread(watched.heal)
 
+    async def replace_master(chance: random.Random) -> None:
+        await watched.fail_over(gracefully=True)
+        await asyncio.sleep(chance.uniform(0, 1))
+        await asyncio.to_thread(watched.heal)
+
     async def freeze_master(chance: random.Random) -> None:
         was = watched.master
         was.freeze()
@@ -141,6 +146,7 @@ def sentinel(home: Path, stack: ExitStack, instances: int) -> Stage:
 
     faults: dict[str, Fault] = {
         "master killed, another chosen": kill_master,
+        "master replaced by an operator": replace_master,
         "master frozen, another chosen": freeze_master,
         "master frozen for a moment": freeze_for_a_moment,
         "a replica killed and started again": lose_a_replica,
