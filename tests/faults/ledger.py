@@ -126,15 +126,15 @@ class Account:
     sessions: list[Session] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
     acknowledged: bool = False
-    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unsettled_until: float = 0.0  # a change of the password is under way, or was never answered
 
     def candidates(self, at: float) -> list[Password]:
         """What its password may be, the newest first."""
         return [each for each in reversed(self.passwords) if each.possible_until >= at]
 
     def settle(self, password: Password, at: float) -> None:
-        """It is this one: everything else that was under way by then has come to nothing."""
-        if any(each.certain_until < inf and each.possible_until + STRAGGLING > at for each in self.passwords):
+        """It is this one, as a sign-in sent at this moment has shown, unless a change may still come true."""
+        if at < self.unsettled_until:
             return
         for each in self.passwords:
             if each is not password:
@@ -207,7 +207,8 @@ class _Reply:
 
     @property
     def code(self) -> str:
-        return self.answer.code if self.answer and self.answer.status >= 400 else ""
+        problem = self.answer and self.answer.headers["Content-Type"].startswith("application/problem+json")
+        return self.answer.code if problem else ""
 
 
 class SimulatedBrowser:
@@ -245,8 +246,8 @@ class SimulatedBrowser:
 
     async def sign_in(self) -> bool:
         """With what the password may be; true when it worked."""
-        candidates = self.account.candidates(time.monotonic())
-        for password in candidates:
+        began = time.monotonic()
+        for password in self.account.candidates(began):
             body = {"email": self.account.email, "password": password.text}
             reply = await self._ask("login", "POST", "/api/auth/login", body)
             if reply.status == 200:
@@ -262,7 +263,7 @@ class SimulatedBrowser:
             if (certain and self.account.acknowledged) or reply.code != "INVALID_CREDENTIALS":
                 self._ledger.accuse("the right password is refused", self.account.email, reply.answer)
                 return False
-        if self.account.acknowledged and not any(each.certain_until < inf for each in candidates):
+        if self.account.acknowledged and began >= self.account.unsettled_until:
             self._ledger.accuse("no password is right any more", self.account.email, None)
         return False
 
@@ -342,28 +343,27 @@ class SimulatedBrowser:
             self._leave()
 
     async def change_password(self) -> None:
-        """Change the password, unless somebody is at it or the last attempt may still come true."""
-        session = self._signed_in()
-        if self.account.changing.locked() or len(current := self.account.candidates(time.monotonic())) != 1:
+        """Change the password, unless somebody is at it or nobody knows which it is."""
+        session, now = self._signed_in(), time.monotonic()
+        if now < self.account.unsettled_until or len(current := self.account.candidates(now)) != 1:
             return
-        async with self.account.changing:
-            (old,), now = current, time.monotonic()
-            new = Password(f"{PASSWORD} no. {len(self.account.passwords)}", now, inf)
-            old.certain_until = now
-            self.account.passwords.append(new)
-            self.account.endings.append(ending := Ending(now, spared=session))
-            body = {"currentPassword": old.text, "newPassword": new.text}
-            reply = await self._ask("change", "POST", "/api/auth/password/change", body, credentials=session)
-            if self._decided(session, reply, ending, "password change"):
-                old.possible_until = new.certain_from = reply.answered
-            elif ending.refused:
-                old.certain_until = inf
-                self.account.passwords.remove(new)
-            else:
-                # Both may be right until nothing can come of it any more; then a sign-in tells which.
-                new.certain_until = reply.answered
-        if self.session and ending.confirmed:
+        (old,) = current
+        new = Password(f"{PASSWORD} no. {len(self.account.passwords)}", now, inf)
+        old.certain_until, self.account.unsettled_until = now, inf
+        self.account.passwords.append(new)
+        self.account.endings.append(ending := Ending(now, spared=session))
+        body = {"currentPassword": old.text, "newPassword": new.text}
+        reply = await self._ask("change", "POST", "/api/auth/password/change", body, credentials=session)
+        self.account.unsettled_until = reply.answered
+        if self._decided(session, reply, ending, "password change"):
+            old.possible_until = new.certain_from = reply.answered
             await self.refresh()
+        elif ending.refused:
+            old.certain_until = inf
+            self.account.passwords.remove(new)
+        else:
+            # Both may be right until nothing can come of it any more; then a sign-in tells which.
+            self.account.unsettled_until += STRAGGLING
 
     async def look_back(self) -> None:
         """Try the tokens of a session that is over."""

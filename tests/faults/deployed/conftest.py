@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.faults.conftest import BACK_WITHIN, PROMISED
 from tests.faults.deployment import Deployment
 from tests.faults.figures import Figures, as_property
 from tests.faults.ledger import (
@@ -21,9 +22,6 @@ from tests.faults.ledger import (
     settle_accounts,
     until_nothing_is_lost,
 )
-
-PROMISED = 2.5  # seconds within which every request is answered
-BACK_WITHIN = 3.0  # seconds from the end of the cause to normal service
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.faults.deployed.conftest import BACK_WITHIN
+from tests.faults.conftest import BACK_WITHIN
 from tests.faults.deployment import deployed
 from tests.faults.ledger import STORM, TRAFFIC, traffic
 from tests.faults.processes import Watched

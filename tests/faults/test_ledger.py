@@ -1,0 +1,116 @@
+"""The ledger itself: what it knows for certain, what it holds possible, and that it accuses."""
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests.faults.ledger import Account, Ending, Ledger, Password, Session, browsing
+
+
+@pytest.fixture
+def account():
+    return Account("ada@example.org")
+
+
+def session_of(account, asked=0.0, born=1.0):
+    return Session(account, "ada", asked, born, "", "", token_asked=asked, token_answered=born)
+
+
+def test_a_confirmed_log_out_is_possible_from_when_it_was_asked_for_and_certain_from_when_it_was_confirmed(account):
+    session = session_of(account)
+    session.endings.append(Ending(began=10, until=12, confirmed=True))
+
+    assert [session.may_be_over(at) for at in (9, 10, 12)] == [False, True, True]
+    assert [session.is_over(at) for at in (9, 11, 12)] == [False, False, True]
+
+
+def test_a_log_out_that_nobody_answered_is_never_certain(account):
+    session = session_of(account)
+    session.endings.append(Ending(began=10, until=15))
+
+    assert session.may_be_over(20)
+    assert not session.is_over(20)
+
+
+def test_a_log_out_everywhere_ends_the_sessions_before_it_and_none_after_it(account):
+    account.endings.append(Ending(began=10, until=12, confirmed=True))
+    before, during, after = session_of(account), session_of(account, 9, 11), session_of(account, 13, 14)
+
+    assert [session.is_over(20) for session in (before, during, after)] == [True, False, False]
+    assert [session.may_be_over(20) for session in (before, during, after)] == [True, True, False]
+
+
+def test_a_password_change_spares_its_own_session_and_outdates_its_tokens(account):
+    own = session_of(account)
+    account.endings.append(Ending(began=10, until=12, confirmed=True, spared=own))
+
+    assert not own.may_be_over(20)
+    assert own.token_is_stale(12)
+    assert not own.token_is_stale(11)
+    own.token_asked, own.token_answered = 13, 14
+    assert not own.token_may_be_stale(20)
+
+
+def test_a_refused_request_has_ended_nothing(account):
+    session = session_of(account)
+    account.endings.append(Ending(began=10, until=12, refused=True))
+
+    assert not session.may_be_over(20)
+
+
+def test_a_sign_in_tells_which_password_is_right_once_nothing_else_can_come_of_the_change(account):
+    old = Password("old", 0, 0, certain_until=10)
+    new = Password("new", 10, float("inf"))
+    account.passwords, account.unsettled_until = [old, new], 15
+
+    account.settle(old, 14)
+    assert account.candidates(16) == [new, old]
+    account.settle(old, 16)
+    assert account.candidates(17) == [old]
+
+
+@pytest.fixture
+async def impostor():
+    """A service that answers everything with 200 and somebody else's name."""
+
+    async def answer(request: web.Request) -> web.Response:
+        user = {"id": "eve", "email": "eve@example.org"}
+        token = "e30.eyJzdWIiOiJldmUifQ.x"  # {"sub": "eve"}
+        told = {"user": user, "sub": "eve", "accessToken": token, "refreshToken": "rt_x"}
+        return web.json_response(told, status=500 if request.path.endswith("logout-all") else 200)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    server = TestServer(app)
+    await server.start_server()
+    yield str(server.make_url("")).rstrip("/")
+    await server.close()
+
+
+async def test_wrong_answers_are_found(impostor):
+    ledger = Ledger()
+    async with browsing(ledger, impostor, ["zoe@example.org", "ada@example.org"]) as (_, browser):
+        assert await browser.sign_in()
+        session = browser.session
+        session.user_id = "ada"
+        await browser.me()
+        await browser.verify()
+        await browser.refresh()
+        await browser.log_out_all()
+        session.endings.append(Ending(0, 0, confirmed=True))
+        browser.session = session
+        await browser.verify()
+        await browser.try_tokens_of(session)
+
+    assert [told.partition(" (")[0].partition(" after")[0] for told in ledger.wrong] == [
+        "somebody else's account",
+        "somebody else's data",
+        "somebody else's session",
+        "refresh: somebody else's token",
+        "logout-all: a fault of ours",
+        "logout-all: signed out for no reason",
+        "verify: a revoked token is accepted",
+        "somebody else's session",
+        "a revoked access token is accepted",
+        "a revoked refresh token is accepted",
+    ]
