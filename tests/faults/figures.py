@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-_TICK = 0.05  # seconds
+_TICK = 0.1  # seconds
 
 
 class Lateness:
