@@ -179,17 +179,23 @@ class Sentinels(Topology):
             self.changed.set()
 
     async def _ask(self, sentinel: Redis) -> tuple[int, Host] | None:
-        """What one of them knows: the number of the failover, and where the master is since."""
+        """What one of them knows: the number of the failover, and where the master is since.
+
+        The one that leads a failover counts it from the promotion on, but names the former master among its facts
+        until every replica follows the new one: only the second question is answered with the address that clients
+        should use. It comes second, so that an address is never older than its number.
+        """
+        name = self._address.master
         try:
             async with asyncio.timeout(CONNECT):
-                told = await sentinel.execute_command(  # type: ignore[no-untyped-call]
-                    "SENTINEL", "MASTER", self._address.master
+                facts = _mapping(await sentinel.execute_command("SENTINEL", "MASTER", name))  # type: ignore[no-untyped-call]
+                where = await sentinel.execute_command(  # type: ignore[no-untyped-call]
+                    "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name
                 )
         except (TimeoutError, RedisError, OSError) as error:
             log.debug("store.sentinel_silent", error=str(error))
             return None
-        told = _mapping(told)
-        return int(told["config-epoch"]), (str(told["ip"]), int(told["port"]))
+        return (int(facts["config-epoch"]), (str(where[0]), int(where[1]))) if where else None
 
 
 class Cluster(Topology):
