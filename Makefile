@@ -16,9 +16,9 @@ run: $(VENV)/.run  ## start the service on PORT (8000), with a Redis of its own 
 test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/faults $(ARGS)
 
-# By themselves: they measure time, and start dozens of processes.
+# By themselves: they measure time, start dozens of processes, and wait more than they compute.
 test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and hold the promises against what happens
-	@$(BIN)/python -m pytest -q -n 0 tests/faults $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults $(ARGS)
 
 check: lint types test test-faults  ## lint, types and tests: what "done" means
 
