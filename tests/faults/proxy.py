@@ -54,9 +54,9 @@ class Proxy:
         """Take what is sent and pass nothing on, as a network that drops packets."""
         self._flowing.clear()
 
-    def lead_to(self, socket: Path) -> None:
+    def lead_to(self, redis: Path | int) -> None:
         """Lead new connections to another Redis, as a name does that has moved."""
-        self._socket = socket
+        self._redis = redis
 
     def thaw(self) -> None:
         self._flowing.set()
