@@ -6,6 +6,7 @@ is a network that can be cut.
 """
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -229,11 +230,17 @@ class Watched(Formation):
             else:
                 node.start()
             node.cli("CONFIG", "SET", "masterauth", PASSWORD)
-        master = self.master
-        for node in self.replicas:
-            # What the Sentinels do too, ten seconds later.
-            node.cli("REPLICAOF", master.host, master.port)
-        until(self.is_whole, 40, "one master with two replicas")
+        deadline = time.monotonic() + 60
+        while not self.is_whole():
+            assert time.monotonic() < deadline, "one master with two replicas"
+            if all(sentinel.sees_master() for sentinel in self.sentinels):
+                master = self.master
+                for node in self.replicas:
+                    if not self._follows(node, master):
+                        # What the Sentinels do too, ten seconds later.
+                        node.cli("REPLICAOF", master.host, master.port)
+            with contextlib.suppress(TimeoutError):
+                until(self.is_whole, 3)
 
     def is_whole(self) -> bool:
         """Two replicas follow the one master, and the Sentinels see everybody well."""
@@ -302,6 +309,11 @@ class _Sentinel(RedisNode):
             )
         )
         self._args.append("--sentinel")
+
+    def sees_master(self) -> bool:
+        """Whether it thinks that the master is well, and no failover is under way."""
+        told = self.cli("SENTINEL", "MASTER", NAME)
+        return bool(told) and dict(zip(told[::2], told[1::2], strict=True))["flags"] == "master"
 
     def sees_everybody(self) -> bool:
         """Whether it thinks that the master, both replicas and both other Sentinels are well."""
