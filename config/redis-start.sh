@@ -54,6 +54,8 @@ fi
     say 'cluster-enabled yes'
     say 'cluster-config-file nodes.conf'
     say 'cluster-node-timeout 5000'
+    # A part that is lost takes its own people's requests with it, and nobody else's.
+    say 'cluster-require-full-coverage no'
   fi
   say "$following"
 } > "$config.new"

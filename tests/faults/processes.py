@@ -330,7 +330,8 @@ class Sharded(Formation):
     """A Cluster of three masters with a replica each."""
 
     def __init__(self, home: Path) -> None:
-        options = ("cluster-enabled yes", "cluster-node-timeout 1000", "repl-diskless-sync-delay 0")
+        options = ("cluster-enabled yes", "cluster-require-full-coverage no", "cluster-node-timeout 1000")
+        options += ("repl-diskless-sync-delay 0",)
         self.nodes = [RedisNode(home / f"node-{n}", *options, f"cluster-port {free_port()}") for n in range(6)]
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:3])
         self.url = f"redis+cluster://:{SECRET}@{hosts}"
@@ -389,6 +390,19 @@ class Sharded(Formation):
                 return int(port)
         return None
 
+    def range_of(self, slot: int) -> tuple[int, int]:
+        """The first and the last slot of the range that this one is in."""
+        told = next(node for node in self.nodes if node.runs).cli("CLUSTER", "SLOTS")
+        return next((first, last) for first, last, *_ in told if first <= slot <= last)
+
+    def lose(self, slot: int) -> None:
+        """Kill the master of a slot and its replica; over when the others have noticed."""
+        port = self.master_of(slot).port
+        gone = [node for node in self.nodes if port in (node.port, int(node.info("replication").get("master_port", 0)))]
+        for node in gone:
+            node.kill()
+        until(lambda: all("fail" in _known_flags(node) for node in self.nodes if node.runs), what="a loss noticed")
+
     def has_another_master(self, slot: int, than: RedisNode) -> bool:
         """Whether every node that runs, but the one that is lost, serves the slot from elsewhere."""
         return all(
@@ -429,6 +443,12 @@ class Sharded(Formation):
             for word in counted:
                 counted[word] += int(told.get(f"errorstat_{word}", "count=0").partition("=")[2])
         return counted
+
+
+def _known_flags(node: RedisNode) -> set[str]:
+    """Every flag that a node gives any other, such as "fail" for one that it knows to be lost."""
+    lines = str(node.cli("CLUSTER", "NODES") or "").splitlines()
+    return {flag for line in lines for flag in line.split()[2].split(",")}
 
 
 def _known(node: RedisNode) -> list[str]:

@@ -87,3 +87,34 @@ async def test_a_lost_master_costs_answers_until_its_replica_is_promoted_and_not
             await crowd.recovers(time.monotonic())
 
         await crowd.settle(f"master of a third {fault}, another after {promoted - lost_at:.1f} s", recovered)
+
+
+async def test_a_third_that_is_gone_is_a_503_for_its_own_people_alone_where_the_rest_may_go_on(
+    deployment, sharded, gathering
+):
+    """A master and its replica, with nobody to take over."""
+    async with gathering(deployment, 18) as crowd:
+        slot = slot_of(sharded, crowd.browsers[0])
+        first, last = sharded.range_of(slot)
+        theirs = [browser for browser in crowd.browsers if first <= slot_of(sharded, browser) <= last]
+        others = [browser for browser in crowd.browsers if browser not in theirs]
+        assert theirs
+        assert others
+        await asyncio.to_thread(sharded.lose, slot)
+        asked = time.monotonic()
+        for browser in others:
+            await browser.verify()
+        assert crowd.ledger.lost(asked) == []
+        for browser in theirs:
+            await browser.verify()
+            await browser.refresh()
+        assert len(crowd.ledger.lost(asked)) == 2 * len(theirs)
+        # The count of the calls has a key of its own, which may be in the third that is gone.
+        for browser in others:
+            await browser.refresh()
+        gone = len(crowd.ledger.lost(asked)) - 2 * len(theirs)
+        await asyncio.to_thread(sharded.heal)
+        recovered = await crowd.deployment.until_ready()
+
+        print(f"\n{len(theirs)} people gone; of the {len(others)} others {gone} could not refresh")
+        await crowd.settle("a third of the Cluster gone, and back", recovered)
