@@ -14,6 +14,7 @@ from service.audit.trail import Wanted
 from service.client import Client
 from service.errors import InvalidApiKey
 from service.ids import new_id
+from tests.conftest import SECRET
 
 HERE = Client("192.0.2.7", "curl/8")
 GITHUB = Identity("github", "https://github.example", "4711")
@@ -73,6 +74,25 @@ async def test_a_lost_index_is_made_again(parts, ada, redis, index):
     assert found.keys() == {"unindexed"}
     assert after == before
     assert await run(parts) == ({}, [])
+
+
+async def test_after_a_secret_that_is_lost_for_good_everybody_signs_in_again(assembling, serving, redis):
+    """Without what was sealed with it: the records say which emails there are."""
+    before = await serving(await assembling())
+    signed = (await before.register(headers={"X-Auth-Mode": "token"})).json
+    await redis.delete("lookup-key", "signing-keys")
+
+    after = await assembling(AUTH_SECRET="another-" + SECRET)
+    found, _ = await run(after)
+    browser = await serving(after)
+
+    assert found == {"unfound": 1, "misled": 1}
+    token = {"refreshToken": signed["refreshToken"]}
+    assert (await browser("POST", "/api/auth/refresh", token)).code == "INVALID_REFRESH_TOKEN"
+    bearer = {"Authorization": f"Bearer {signed['accessToken']}"}
+    assert (await browser("GET", "/api/auth/verify", headers=bearer)).code == "INVALID_TOKEN"
+    assert (await browser.login()).status == 200
+    assert await run(after) == ({}, [])
 
 
 async def test_entries_that_no_record_bears_out_are_removed(parts, ada, redis):
