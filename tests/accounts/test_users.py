@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.accounts.lookups import Lookups
+from service.accounts.lookups import Holder, Lookups
 from service.accounts.users import User, Users
 from service.errors import EmailExists, StoreUnavailable
 from service.ids import new_id
@@ -386,6 +386,19 @@ async def test_who_claims_an_email_at_the_moment_when_another_has_moved_to_it_co
         await second
     assert (await one.find_by_email(ADA.email)).id == ada.id
     assert (await one.find(bob.id)).email == bob.email
+
+
+async def test_while_it_is_decided_whose_an_email_is_nobody_else_claims_it(assembling):
+    its = await assembling()
+    lookup = await its.lookups.email(ADA.email)
+    await its.lookups.claim(lookup, "ada")
+    await its.lookups.settle(lookup, "ada")
+
+    assert await its.lookups.claim(lookup, "bob", instead_of=await its.lookups.holder(lookup))
+    assert not await its.lookups.claim(lookup, "eve", instead_of=await its.lookups.holder(lookup))
+    await its.lookups.give_back(lookup, "bob", Holder("ada", for_good=True))
+
+    assert await its.lookups.holder(lookup) == Holder("ada", for_good=True)
 
 
 async def test_of_two_accounts_that_move_to_one_email_one_gets_it(assembling):
