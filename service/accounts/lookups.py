@@ -81,6 +81,10 @@ class Lookups:
         yielding = (instead_of.user_id, int(instead_of.for_good)) if instead_of else ("", 0)
         return bool(await self._store.one(_CLAIM(lookup, user_id, _CLAIM_HOLDS, *yielding)) == user_id)
 
+    async def give_back(self, lookup: str, user_id: str, to: Holder) -> None:
+        """Give it to a holder from whom it was claimed, for good, if this user still has it."""
+        await self._store.one(_CLAIM(lookup, to.user_id, 0, user_id, 1), durable=True)
+
     async def settle(self, lookup: str, user_id: str) -> bool:
         """Make the claim permanent; false if it had lapsed and somebody else came first."""
         return bool(await self._store.one(_CLAIM(lookup, user_id, 0, "", 0), durable=True) == user_id)

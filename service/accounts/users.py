@@ -10,6 +10,7 @@ Redis
 What leads to a record is in `lookups.py`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ import orjson
 
 from service.accounts.directory import Directory
 from service.accounts.emails import canonical
-from service.accounts.lookups import Lookups
+from service.accounts.lookups import Holder, Lookups
 from service.accounts.roles import ADMIN, USER
 from service.clock import Clock
 from service.errors import (
@@ -43,6 +44,7 @@ _LINK = Script(_HERE / "link.lua")
 _REDEEM = Script(_HERE / "redeem.lua")
 _STRIP = Script(_HERE / "strip.lua")
 _UNLINK = Script(_HERE / "unlink.lua")
+_SECOND_LOOKS, _MOMENT = 10, 0.02  # how often, and every how many seconds, at a holder who may be about to give way
 _NO_TIME = datetime.fromtimestamp(0, UTC)
 
 
@@ -462,7 +464,23 @@ class Users:
         found = await self.find(holder.user_id) if holder else None
         if (found and leads(found)) or not await self._lookups.claim(lookup, user_id, instead_of=holder):
             raise taken
+        if holder and found and not await self._leads_nowhere(holder, leads):
+            await self._lookups.give_back(lookup, user_id, holder)
+            raise taken
         return lookup
+
+    async def _leads_nowhere(self, holder: Holder, leads: Callable[[User], bool]) -> bool:
+        """Whether a lookup that was claimed from its holder still leads nowhere.
+
+        The holder may have been about to write the record that it leads to. Written before the claim, it stands.
+        Written after it, the holder finds the lookup gone and takes the record back, which is waited for.
+        """
+        for _ in range(_SECOND_LOOKS):
+            found = await self.find(holder.user_id)
+            if found is None or not leads(found):
+                return True
+            await asyncio.sleep(_MOMENT)
+        return False
 
     async def _claim_identity(self, user_id: str, identity: Identity) -> str:
         lookup = await self._lookups.identity(identity.issuer, identity.subject)

@@ -1,11 +1,12 @@
 """Users: one account to an email, whatever comes in between."""
 
+import asyncio
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
-from service.accounts.lookups import Lookups
+from service.accounts.lookups import Holder, Lookups
 from service.accounts.users import User, Users
 from service.errors import EmailExists, StoreUnavailable
 from service.ids import new_id
@@ -354,6 +355,50 @@ async def test_a_move_that_is_called_off_gives_the_new_email_back(users, redis):
 
     assert await users.find_by_email(ADA.email) == made
     assert len(await lookups(redis)) == 1
+
+
+async def test_who_claims_an_email_at_the_moment_when_another_has_moved_to_it_comes_second(assembling, monkeypatch):
+    """The claim was decided when the lookup led nowhere yet, and is made when it leads to the other."""
+    one, other = (await assembling()).users, (await assembling()).users
+    ada, bob = [await one.register(replace(ADA, email=f"{turn}@example.org")) for turn in range(2)]
+    decided, moved, claim = asyncio.Event(), asyncio.Event(), other._lookups.claim
+
+    async def late(lookup, user_id, instead_of=None):
+        if instead_of:
+            decided.set()
+            await moved.wait()
+        return await claim(lookup, user_id, instead_of)
+
+    async def move(users, user, when):
+        async with users.moving(user, ADA.email):
+            await when.wait()
+            await users.change_if(user.id, ("email", user.email), {"email": ADA.email})
+
+    monkeypatch.setattr(other._lookups, "claim", late)
+    first = asyncio.create_task(move(one, ada, decided))
+    while await one._lookups.holder(await one._lookups.email(ADA.email)) is None:
+        await asyncio.sleep(0.001)
+    second = asyncio.create_task(move(other, bob, moved))
+    await first
+    moved.set()
+
+    with pytest.raises(EmailExists):
+        await second
+    assert (await one.find_by_email(ADA.email)).id == ada.id
+    assert (await one.find(bob.id)).email == bob.email
+
+
+async def test_while_it_is_decided_whose_an_email_is_nobody_else_claims_it(assembling):
+    its = await assembling()
+    lookup = await its.lookups.email(ADA.email)
+    await its.lookups.claim(lookup, "ada")
+    await its.lookups.settle(lookup, "ada")
+
+    assert await its.lookups.claim(lookup, "bob", instead_of=await its.lookups.holder(lookup))
+    assert not await its.lookups.claim(lookup, "eve", instead_of=await its.lookups.holder(lookup))
+    await its.lookups.give_back(lookup, "bob", Holder("ada", for_good=True))
+
+    assert await its.lookups.holder(lookup) == Holder("ada", for_good=True)
 
 
 async def test_of_two_accounts_that_move_to_one_email_one_gets_it(assembling):

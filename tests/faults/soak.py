@@ -246,9 +246,7 @@ def main(arguments: Sequence[str]) -> int:
         faults = [line for each in stage.deployment.instances for line in each.exceptions()]
     figures.write(told)
     lost = sum(call.lost for call in ledger.calls)
-    print(
-        f"\n{len(ledger.calls)} requests, {lost} lost; {len(ledger.wrong)} wrong answers, {len(faults)} exceptions"
-    )
+    print(f"\n{len(ledger.calls)} requests, {lost} lost; {len(ledger.wrong)} wrong answers, {len(faults)} exceptions")
     print(*ledger.wrong, *faults, sep="\n")
     return 1 if ledger.wrong or faults else 0
 

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 
 from service.limits.limiter import Charge, Refused
-from service.store import reach
+from service.store import Single, reach
 from tests.conftest import gather
 from tests.faults.proxy import Proxy
 
@@ -194,8 +194,8 @@ async def test_thousands_of_random_subjects_leave_nothing_behind(assembling, lat
 
 async def test_the_window_goes_by_redis_clock_not_by_the_instance(assembling, connecting_for_real, redis_server):
     """An instance whose clock is an hour off counts like any other."""
-    right = await assembling(connecting_for_real(), RATE_LIMITS="login=2/15m")
-    off = await assembling(connecting_for_real(), RATE_LIMITS="login=2/15m")
+    right = await assembling(Single(connecting_for_real()), RATE_LIMITS="login=2/15m")
+    off = await assembling(Single(connecting_for_real()), RATE_LIMITS="login=2/15m")
     await charge(right)
     with time_machine.travel(time.time() + 3600, tick=True):
         assert await charge(off)

@@ -47,7 +47,7 @@ def admin_of(serving):
 
 async def parked_at(browser, count: int = 1) -> list[dict[str, Any]]:
     """What is parked, once there are so many and none is being tried."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             items = (await browser("GET", PARKED)).json["items"]
             if len(items) == count and not any(item["retrying"] for item in items):
@@ -56,7 +56,7 @@ async def parked_at(browser, count: int = 1) -> list[dict[str, Any]]:
 
 
 async def nothing_left(browser) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while await parts_of(browser).outbox.counts() != (0, 0):
             await asyncio.sleep(0.02)
 
@@ -172,7 +172,7 @@ async def test_what_fails_again_is_parked_again_with_all_its_tries(root, server)
     await server.stop()
 
     await root("POST", f"{PARKED}/{parked['id']}/retry")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while (again := (await parked_at(root))[0])["id"] == parked["id"]:
             await asyncio.sleep(0.02)
 

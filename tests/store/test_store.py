@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
 from service.store import Condition, Script, Store, patience, reach
+from service.store.node import Breaker
 from tests.conftest import free_port
 from tests.faults.proxy import Proxy
 from tests.faults.stopwatch import Stopwatch
@@ -285,12 +286,17 @@ async def test_a_server_that_fails_again_and_again_is_not_asked_until_it_answers
     await answering(store)
 
 
-async def test_a_few_failures_at_once_give_nobody_up(store, proxy):
-    proxy.lose(b"INCR", times=20)
+def test_failures_at_once_give_nobody_up_and_failures_in_a_row_do(monkeypatch):
+    """Twenty connections that die with a server which is back at once are no reason to wait for a probe."""
+    breaker, now = Breaker(), 100.0
+    monkeypatch.setattr("service.store.node.time.monotonic", lambda: now)
 
-    await asyncio.gather(*(store.one(("INCR", "count")) for _ in range(20)), return_exceptions=True)
-
-    assert await store.one(("GET", "count")) == "20"
+    assert not any(breaker.failed(began=now) for _ in range(20))
+    breaker.succeeded()
+    assert not any(breaker.failed(began=now) for _ in range(4))
+    now += 1
+    assert breaker.failed(began=now)
+    assert breaker.open
 
 
 async def reason(store: Store) -> str:
