@@ -108,6 +108,20 @@ async def test_an_instance_that_is_killed_takes_its_own_requests_with_it_and_no_
         await crowd.settle("an instance killed and started again", recovered)
 
 
+async def test_an_instance_that_stands_still_holds_up_its_own_requests_and_no_more(deployment, gathering):
+    victim = deployment.instances[0]
+    async with gathering(deployment, 10, devices=2) as crowd:
+        async with traffic(crowd.browsers):
+            await asyncio.sleep(1)
+            victim.freeze()
+            await asyncio.sleep(1.5)
+            victim.thaw()
+            recovered = await crowd.recovers(time.monotonic())
+
+        assert crowd.ledger.lost() == []
+        await crowd.settle("an instance frozen for 1.5 s", recovered)
+
+
 async def test_a_full_redis_takes_no_sign_in_and_still_lets_everybody_out(deployment, redis, gathering):
     async with gathering(deployment, 6) as crowd:
         verifying, leaving, everywhere, refreshing, *_ = crowd.browsers

@@ -154,6 +154,24 @@ async def test_without_any_replica_a_log_out_is_not_confirmed(careful, watched, 
         await crowd.settle("a log-out without its replica", 0.0)
 
 
+async def test_with_one_sentinel_away_the_others_choose_another_master(deployment, watched, gathering):
+    async with gathering(deployment, 10) as crowd:
+        was, away = watched.master, watched.sentinels.pop(0)
+        away.freeze()
+        try:
+            async with traffic(crowd.browsers, pause=0.1):
+                await asyncio.sleep(1)
+                assert crowd.ledger.lost() == []
+                was.kill()
+                await asyncio.to_thread(watched.until_another_than, was)
+                recovered = await crowd.recovers(time.monotonic())
+        finally:
+            away.thaw()
+            watched.sentinels.insert(0, away)
+
+        await crowd.settle("a Sentinel and the master away", recovered)
+
+
 async def test_while_the_sentinels_stand_still_the_master_serves_on(deployment, watched, gathering):
     async with gathering(deployment, 10) as crowd:
         for sentinel in watched.sentinels:
