@@ -61,7 +61,7 @@ async def world(assembling: Assembling) -> AsyncIterator[World]:
     await github.start()
     known = {**openid.settings, **github.settings}
     its = await assembling(PUBLIC_URL=api, FRONTEND_URL=app, **known)
-    runners = [await _listen(make_app(its), api), await _listen(_single_page_app(api), app)]
+    runners = [await _listen(Runner(make_app(its)), api), await _listen(web.AppRunner(_single_page_app(api)), app)]
     yield World(api, app)
     for runner in runners:
         await runner.cleanup()
@@ -69,8 +69,7 @@ async def world(assembling: Assembling) -> AsyncIterator[World]:
     openid.stop()
 
 
-async def _listen(app: web.Application, url: str) -> web.AppRunner:
-    runner = Runner(app)
+async def _listen(runner: web.AppRunner, url: str) -> web.AppRunner:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(url.rpartition(":")[2])).start()
     return runner

@@ -210,6 +210,8 @@ async def soak(stage: Stage, seconds: float, browsers: int, seed: int) -> tuple[
                 if not waiting:  # each has its turn, in a new order every time
                     waiting = chance.sample(list(stage.faults), len(stage.faults))
                 name, began, lost = waiting.pop(), time.monotonic(), ledger.sessions_lost
+                if name.endswith(("another chosen", "promoted")):
+                    ledger.master_dies()
                 await stage.faults[name](chance)
                 recovered = await until_nothing_is_lost(ledger, time.monotonic(), quiet=chance.uniform(0.5, 1.5))
                 calls = [call for call in ledger.calls if call.asked >= began]

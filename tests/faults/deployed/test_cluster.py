@@ -79,6 +79,7 @@ async def test_a_lost_master_costs_answers_until_its_replica_is_promoted_and_not
         async with traffic(crowd.browsers, pause=0.1):
             await asyncio.sleep(1)
             lost_at = time.monotonic()
+            crowd.ledger.master_dies()
             victim.kill() if fault == "killed" else victim.freeze()
             await asyncio.to_thread(until, lambda: sharded.has_another_master(slot, victim), 20, "a promoted replica")
             promoted = time.monotonic()

@@ -131,6 +131,7 @@ async def test_with_a_replica_that_confirms_no_log_out_is_ever_lost(careful, wat
         watched.cut_off(first)
         async with traffic(crowd.browsers, {"log_out": 3, "log_out_all": 1, "refresh": 4}, pause=0.1):
             await asyncio.sleep(2)
+            crowd.ledger.master_dies()
             took = await watched.fail_over()
             recovered = await crowd.recovers(time.monotonic())
 
@@ -162,6 +163,7 @@ async def test_with_one_sentinel_away_the_others_choose_another_master(deploymen
             async with traffic(crowd.browsers, pause=0.1):
                 await asyncio.sleep(1)
                 assert crowd.ledger.lost() == []
+                crowd.ledger.master_dies()
                 was.kill()
                 await asyncio.to_thread(watched.until_another_than, was)
                 recovered = await crowd.recovers(time.monotonic())
