@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -269,21 +270,25 @@ class Watched(Formation):
 
     def _fail_over(self, gracefully: bool) -> float:
         was, started = self.master, time.monotonic()
-        if gracefully:
-            self.sentinels[0].cli("SENTINEL", "FAILOVER", NAME)
-        else:
+        if not gracefully:
             was.kill()
-        self.until_another_than(was)
-        return time.monotonic() - started
+            self.until_another_than(was)
+            return time.monotonic() - started
+        for patience in (10, 20, 60):  # a failover that finds no replica ready for it comes to nothing
+            self.sentinels[0].cli("SENTINEL", "FAILOVER", NAME)
+            with suppress(TimeoutError):
+                self.until_another_than(was, patience)
+                return time.monotonic() - started
+        raise TimeoutError("another master")
 
-    def until_another_than(self, was: RedisNode) -> RedisNode:
+    def until_another_than(self, was: RedisNode, seconds: float = 20) -> RedisNode:
         """Wait until the Sentinels have made another node the master."""
 
         def another() -> RedisNode | None:
             chosen = self.master
             return chosen if chosen is not was and chosen.info("replication").get("role") == "master" else None
 
-        return until(another, what="another master")
+        return until(another, seconds, what="another master")
 
 
 class _Sentinel(RedisNode):
@@ -389,11 +394,6 @@ class Sharded(Formation):
             if first <= slot <= last:
                 return int(port)
         return None
-
-    def range_of(self, slot: int) -> tuple[int, int]:
-        """The first and the last slot of the range that this one is in."""
-        told = next(node for node in self.nodes if node.runs).cli("CLUSTER", "SLOTS")
-        return next((first, last) for first, last, *_ in told if first <= slot <= last)
 
     def lose(self, slot: int) -> None:
         """Kill the master of a slot and its replica; over when the others have noticed."""

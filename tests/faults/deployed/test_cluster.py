@@ -96,8 +96,8 @@ async def test_a_third_that_is_gone_is_a_503_for_its_own_people_alone_where_the_
     """A master and its replica, with nobody to take over."""
     async with gathering(deployment, 18) as crowd:
         slot = slot_of(sharded, crowd.browsers[0])
-        first, last = sharded.range_of(slot)
-        theirs = [browser for browser in crowd.browsers if first <= slot_of(sharded, browser) <= last]
+        masters = {browser: sharded.master_of(slot_of(sharded, browser)) for browser in crowd.browsers}
+        theirs = [browser for browser in crowd.browsers if masters[browser] is sharded.master_of(slot)]
         others = [browser for browser in crowd.browsers if browser not in theirs]
         assert theirs
         assert others
