@@ -156,7 +156,10 @@ class Ledger:
         self._unreplicated: list[tuple[float, float]] = []
 
     def master_dies(self) -> None:
-        """The master is about to go: its replica, which nobody asks, may not know who signed in a moment before."""
+        """The master is about to go: its replica, which nobody waits for, may lack what was written a moment before.
+
+        A session that began then, an account or a password of then may be gone. Nothing else may.
+        """
         now = time.monotonic()
         self._unreplicated.append((now - UNREPLICATED, now + UNREPLICATED))
 
@@ -166,6 +169,14 @@ class Ledger:
             account.acknowledged = True
             account.passwords = [Password(PASSWORD, -inf, -inf)]
         return account
+
+    def _is_unreplicated(self, at: float) -> bool:
+        return any(began <= at <= ended for began, ended in self._unreplicated)
+
+    def accuse_password(self, what: str, account: "Account", answer: Answer | None) -> None:
+        """Accuse the service of a wrong answer about an account and its password, unless both are of the moment."""
+        if not any(self._is_unreplicated(password.possible_from) for password in account.passwords):
+            self.accuse(what, account.email, answer)
 
     def accuse(self, what: str, email: str, answer: Answer | None) -> None:
         self.wrong.append(f"{what} ({email}) at {time.monotonic():.2f} s: {answer}")
@@ -193,7 +204,7 @@ class Ledger:
 
     def signed_out(self, session: Session, what: str, answer: Answer) -> None:
         self.sessions_lost += 1
-        if any(began <= session.born <= ended for began, ended in self._unreplicated):
+        if self._is_unreplicated(session.born):
             return
         age = time.monotonic() - session.born
         self.accuse(f"{what}: signed out for no reason after {age:.2f} s", session.account.email, answer)
@@ -261,7 +272,7 @@ class SimulatedBrowser:
             reply = await self._ask("login", "POST", "/api/auth/login", body)
             if reply.status == 200:
                 if password.possible_until < reply.asked:
-                    self._ledger.accuse("an old password is accepted", self.account.email, reply.answer)
+                    self._ledger.accuse_password("an old password is accepted", self.account, reply.answer)
                 self.account.acknowledged = True
                 self.account.settle(password, reply.asked)
                 self._begin(reply)
@@ -270,10 +281,10 @@ class SimulatedBrowser:
                 return False
             certain = password.certain_from <= reply.asked and password.certain_until >= reply.answered
             if (certain and self.account.acknowledged) or reply.code != "INVALID_CREDENTIALS":
-                self._ledger.accuse("the right password is refused", self.account.email, reply.answer)
+                self._ledger.accuse_password("the right password is refused", self.account, reply.answer)
                 return False
         if self.account.acknowledged and began >= self.account.unsettled_until:
-            self._ledger.accuse("no password is right any more", self.account.email, None)
+            self._ledger.accuse_password("no password is right any more", self.account, None)
         return False
 
     async def register(self) -> None:
@@ -580,7 +591,7 @@ async def settle_accounts(ledger: Ledger, browsers: list[SimulatedBrowser]) -> N
             visitor = SimulatedBrowser(ledger, browsers[0]._url, account, False, browsers[0]._pool)
             came, wrong = await visitor.sign_in(), len(ledger.wrong)
             if not came and account.acknowledged and wrong == len(ledger.wrong):
-                ledger.accuse("an account cannot be signed in to", account.email, None)
+                ledger.accuse_password("an account cannot be signed in to", account, None)
             await visitor.close()
 
     await asyncio.gather(*map(settle, browsers))
