@@ -3,6 +3,7 @@
 Redis
     limit:<policy>:<hmac of subject>  zset  one entry per counted call, scored by its time (ms of Redis' clock)
                                             expires with its window
+                                            `refresh`: limit:refresh:{<user>}:<hmac>, beside the sessions it is about
     known:<hmac>                          string  an account was signed in to from an address; thirty days
 
 Addresses that an account is known by are spared its own limit, `login-account`: a stranger who burns it, from wherever,
@@ -50,6 +51,7 @@ class Charge:
 
     policy: str
     subject: tuple[str, ...]
+    user_id: str = ""  # whose keys it is to be kept beside, so that in a Cluster one server has all that a call needs
     quiet: bool = False  # what is left is not told: it would say how often somebody else has tried
 
 
@@ -99,7 +101,8 @@ class Limiter:
             await self._store.run(*(("ZREM", self._name(charge), call) for charge in charges))
 
     def _name(self, charge: Charge) -> str:
-        return f"limit:{charge.policy}:{self._digest(charge.policy, *charge.subject)}"
+        place = f"{{{charge.user_id}}}:" if charge.user_id else ""
+        return f"limit:{charge.policy}:{place}{self._digest(charge.policy, *charge.subject)}"
 
     def _digest(self, *words: str) -> str:
         mac = self._key.mac("\0".join(words).encode("utf-8", "surrogatepass"))

@@ -65,7 +65,7 @@ async def login(request: web.Request) -> web.Response:
 async def refresh(request: web.Request) -> web.Response:
     """Trade the refresh token for a new access token and its successor."""
     presented = await _presented(request)
-    await charge(request, Charge("refresh", (presented.token.session_id,)))
+    await charge(request, Charge("refresh", (presented.token.session_id,), presented.token.user_id))
     signed = await parts(request).signin.renew(presented.text, client(request))
     # The loser of a race gets the current cookie too: both tabs must leave with the same successor.
     return answers.with_tokens(request, signed, in_cookies=presented.in_cookie)
