@@ -14,7 +14,7 @@ from tests.conftest import PASSWORD, gather
 
 async def events(its, kind):
     await its.audit.settled()
-    return [event for event in (await its.audit._page("audit-trail", Wanted(), None, 500))[0] if event.type == kind]
+    return [event for event in (await its.audit.page(Wanted(), None, 500))[0] if event.type == kind]
 
 
 async def test_users_are_listed_newest_first_and_a_page_follows_a_page(joined):
