@@ -263,6 +263,10 @@ class Families:
         cursor, keys = await self._store.scan(_key("*"), cursor)
         return cursor, [key[len(_key("")) - 1 : -1] for key in keys]
 
+    async def scan_counted(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        """Some of the sessions that are counted as live, as user and session, and where to go on; 0 is the end."""
+        return await self._directory.live(int(self._clock.now() * 1000), cursor)
+
     async def of(self, user_id: str) -> list[Session]:
         """The live sessions of a user, the one used last first."""
         fields: dict[str, str] = await self._store.one(("HGETALL", _key(user_id)))
