@@ -35,11 +35,11 @@ async def redis(connecting):
 
 @pytest.fixture
 async def ada(parts) -> User:
-    """An admin with an identity and a session, beside one who is disabled."""
+    """An admin with an identity and a session, beside one who is disabled and no `user`."""
     made = await parts.users.register(
         User(id="", email="ada@example.org", roles=("user", "admin"), identities=(GITHUB,))
     )
-    await parts.users.register(User(id="", email="bob@example.org", active=False))
+    await parts.users.register(User(id="", email="bob@example.org", roles=("moderator",), active=False))
     await parts.signin.begin(made, ("fed",), HERE)
     return made
 
@@ -63,7 +63,7 @@ async def held(redis, index: str):
     return await redis.zrange(index, 0, -1, withscores=True)
 
 
-@pytest.mark.parametrize("index", ["index:users", "index:role:admin", "admins", "index:role:user"])
+@pytest.mark.parametrize("index", ["index:users", "index:role:admin", "admins", "index:not-user"])
 async def test_a_lost_index_is_made_again(parts, ada, redis, index):
     before = await held(redis, index)
     await redis.delete(index)
@@ -101,10 +101,11 @@ async def test_entries_that_no_record_bears_out_are_removed(parts, ada, redis):
     await redis.zadd("index:role:moderator", {ada.id: 1})
     await redis.sadd("admins", nobody)
     await redis.sadd("index:disabled", ada.id)
+    await redis.sadd("index:not-user", ada.id)
 
     found, _ = await run(parts)
 
-    assert found == {"unlisted": 4}
+    assert found == {"unlisted": 5}
     assert await redis.smembers("admins") == {ada.id}
     assert await run(parts) == ({}, [])
 
@@ -168,12 +169,22 @@ async def test_a_deletion_that_was_cut_off_is_finished(parts, ada, redis):
 
 
 async def test_the_count_of_sessions_is_put_right(parts, ada, redis):
-    right = {member async for member, _ in redis.zscan_iter("index:live")}
-    await redis.delete("index:live")
-    await redis.zadd("index:live", {f"{ada.id}:{new_id()}": 9_999_999_999_999})
+    (part,) = await redis.keys("index:live:*")
+    right = await redis.zrange(part, 0, -1)
+    await redis.delete(part)
+    await redis.zadd(part, {f"{ada.id}:{new_id()}": 9_999_999_999_999})
 
     assert (await run(parts))[0] == {"uncounted": 2}
-    assert {member async for member, _ in redis.zscan_iter("index:live")} == right
+    assert await redis.zrange(part, 0, -1) == right
+    assert (await parts.administration.statistics()).active_sessions == 1
+
+
+async def test_a_session_that_has_expired_by_itself_is_nothing_to_mend(parts, ada, redis):
+    (part,) = await redis.keys("index:live:*")
+    await redis.zadd(part, {f"{ada.id}:{new_id()}": 1_700_000_000_000})
+
+    assert await run(parts) == ({}, [])
+    assert (await parts.administration.statistics()).active_sessions == 1
 
 
 async def test_what_belonged_to_somebody_gone_is_removed(parts, ada, redis):
@@ -188,7 +199,7 @@ async def test_what_belonged_to_somebody_gone_is_removed(parts, ada, redis):
 
 
 async def test_a_dry_run_tells_the_same_and_changes_nothing(parts, ada, redis):
-    await redis.delete("index:users", "index:live", await parts.lookups.email(ada.email))
+    await redis.delete("index:users", *await redis.keys("index:live:*"), await parts.lookups.email(ada.email))
     await redis.set("email:nobodys", new_id())
     keys = sorted([key async for key in redis.scan_iter()])
 

@@ -2,30 +2,38 @@
 
 Redis
     index:users        zset  user id, scored by when the account was made (ms)
-    index:role:<role>  zset  the same for those with a role
+    index:role:<role>  zset  the same for those with a role, but `user`, which nearly everybody has
+    index:not-user     set   ids of those without the role `user`
     index:disabled     set   ids of disabled users
-    index:live         zset  <user>:<session>, scored by when the session expires (ms)
+    index:live:<part>  zset  <user>:<session>, scored by when the session expires (ms); the part is the user's
     admins             set   ids of active admins; decides who is the last one
 
 All but `admins` are hints: an entry is written before its record and removed after it, whoever reads one checks the
 record, and what a crash leaves, `python -m service repair` mends. Counts are these indexes' own, so after a crash they
-may count what is not there until then.
+may count what is not there until then. Who has the role `user` is found among all; they are counted as all without
+those of `index:not-user`.
+
+Sessions are counted in many parts, so that each is small and Redis keeps it as one compact block, in half the memory.
+In a Cluster they are on all nodes.
 
 `admins` decides: an admin leaves it before the record changes, and joins before it, too. Nobody leaves unless another
 remains whom the caller has just read to be an active admin. So of two last admins who put each other out at the same
 moment, one stays; and what a crash leaves is an admin too few in the set, never one too many who counts.
 """
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.accounts.roles import ADMIN
+from service.accounts.roles import ADMIN, USER
 from service.store import Command, Script, Store
 
 _LEAVE = Script(Path(__file__).with_name("leave.lua"))
 _PAGE = Script(Path(__file__).with_name("page.lua"))
 _OTHERS = 50  # admins that are looked at before one leaves
+_PARTS = 4096  # of the count of sessions; of half a thousand sessions each it is still compact
+_PARTS_TOGETHER = 128  # that are counted, or read, in one round trip
 
 
 @dataclass(frozen=True)
@@ -56,17 +64,25 @@ class Directory:
     def entering(self, user_id: str, created: int, roles: Iterable[str], active: bool) -> list[Command]:
         """The commands that enter a user; send them before the record is written."""
         roles = tuple(roles)
-        admin = active and ADMIN in roles
-        return [("ZADD", _USERS, created, user_id), *self.gaining(user_id, created, roles, not active, admin)]
+        admin, not_user = active and ADMIN in roles, USER not in roles
+        return [("ZADD", _USERS, created, user_id), *self.gaining(user_id, created, roles, not_user, not active, admin)]
 
     def gaining(
-        self, user_id: str, created: int, roles: Iterable[str], disabled: bool = False, admin: bool = False
+        self,
+        user_id: str,
+        created: int,
+        roles: Iterable[str],
+        not_user: bool = False,
+        disabled: bool = False,
+        admin: bool = False,
     ) -> list[Command]:
         """The commands that enter a user into what they come to belong to; send them before the record changes.
 
         Only what they were not before: an admin who is just being put out must not be entered again by another change.
         """
-        commands: list[Command] = [("ZADD", _ROLE + role, created, user_id) for role in roles]
+        commands: list[Command] = [("ZADD", _ROLE + role, created, user_id) for role in roles if role != USER]
+        if not_user:
+            commands.append(("SADD", _NOT_USER, user_id))
         if disabled:
             commands.append(("SADD", _DISABLED, user_id))
         if admin:
@@ -77,14 +93,20 @@ class Directory:
         """The commands that remove a user; send them after the record is gone."""
         return [
             ("ZREM", _USERS, user_id),
-            *(("ZREM", _ROLE + role, user_id) for role in roles),
+            *(("ZREM", _ROLE + role, user_id) for role in roles if role != USER),
+            ("SREM", _NOT_USER, user_id),
             ("SREM", _DISABLED, user_id),
             ("SREM", _ADMINS, user_id),
         ]
 
-    def losing(self, user_id: str, roles: Iterable[str], enabled: bool) -> list[Command]:
-        """The commands that remove a user from roles, and from the disabled; send them after the record changed."""
-        commands: list[Command] = [("ZREM", _ROLE + role, user_id) for role in roles]
+    def losing(self, user_id: str, roles: Iterable[str], is_user: bool, enabled: bool) -> list[Command]:
+        """The commands that remove a user from roles, from those without the role `user`, and from the disabled.
+
+        Send them after the record changed.
+        """
+        commands: list[Command] = [("ZREM", _ROLE + role, user_id) for role in roles if role != USER]
+        if is_user:
+            commands.append(("SREM", _NOT_USER, user_id))
         return [*commands, ("SREM", _DISABLED, user_id)] if enabled else commands
 
     async def other_admins(self, user_id: str) -> list[str]:
@@ -97,8 +119,8 @@ class Directory:
         return bool(await self._store.one(_LEAVE(_ADMINS, user_id, *others), durable=True))
 
     async def page(self, role: str | None, after: Place | None, count: int) -> list[Place]:
-        """The entries after a place, newest first."""
-        key = _ROLE + role if role else _USERS
+        """The entries after a place, newest first; of the role `user` those of everybody, so look at the records."""
+        key = _USERS if role in (None, USER) else f"{_ROLE}{role}"
         place = (after.at, after.id) if after else ("", "")
         found = await self._store.one(_PAGE(key, *place, count))
         return [Place(int(score), user_id) for user_id, score in zip(found[::2], found[1::2], strict=True)]
@@ -106,26 +128,33 @@ class Directory:
     async def counts(self, now: int, roles: Iterable[str]) -> Counts:
         """How many users and sessions there are at this moment (ms)."""
         roles = tuple(roles)
-        users, disabled, new, live, *held = await self._store.run(
+        users, disabled, new, *held = await self._store.run(
             ("ZCARD", _USERS),
             ("SCARD", _DISABLED),
             ("ZCOUNT", _USERS, now - 24 * 3_600_000, "+inf"),
-            ("ZCOUNT", _LIVE, f"({now}", "+inf"),
-            *(("ZCARD", _ROLE + role) for role in roles),
+            *(("SCARD", _NOT_USER) if role == USER else ("ZCARD", _ROLE + role) for role in roles),
         )
-        return Counts(users, disabled, new, dict(zip(roles, held, strict=True)), live)
+        told = dict(zip(roles, held, strict=True))
+        if USER in told:
+            told[USER] = max(users - told[USER], 0)
+        live = 0
+        for some in range(0, _PARTS, _PARTS_TOGETHER):
+            parts = range(some, some + _PARTS_TOGETHER)
+            live += sum(await self._store.run(*(("ZCOUNT", f"{_LIVE}{part}", f"({now}", "+inf") for part in parts)))
+        return Counts(users, disabled, new, told, live)
 
     def session_opens(self, user_id: str, session_id: str, now: int, expires: int) -> list[Command]:
-        """The commands that count a new session, and forget those that have expired."""
-        return [("ZADD", _LIVE, expires, f"{user_id}:{session_id}"), ("ZREMRANGEBYSCORE", _LIVE, "-inf", now)]
+        """The commands that count a new session, and forget those of its part that have expired."""
+        part = _part(user_id)
+        return [("ZADD", part, expires, f"{user_id}:{session_id}"), ("ZREMRANGEBYSCORE", part, "-inf", now)]
 
     def session_lasts(self, user_id: str, session_id: str, expires: int) -> Command:
         """The command that counts a session until a later time, if it is counted."""
-        return ("ZADD", _LIVE, "XX", expires, f"{user_id}:{session_id}")
+        return ("ZADD", _part(user_id), "XX", expires, f"{user_id}:{session_id}")
 
     def sessions_end(self, user_id: str, session_ids: Iterable[str]) -> list[Command]:
         """The commands that count sessions no more."""
-        return [("ZREM", _LIVE, f"{user_id}:{session_id}") for session_id in session_ids]
+        return [("ZREM", _part(user_id), f"{user_id}:{session_id}") for session_id in session_ids]
 
     # What `repair` needs
 
@@ -145,7 +174,7 @@ class Directory:
 
     async def indexes(self) -> dict[str, str]:
         """The indexes of users there are, each with the role it is for or "" ."""
-        found, cursor = {_USERS: "", _DISABLED: "", _ADMINS: ""}, 0
+        found, cursor = {_USERS: "", _NOT_USER: "", _DISABLED: "", _ADMINS: ""}, 0
         while True:
             cursor, keys = await self._store.scan(_ROLE + "*", cursor)
             found |= {key: key.removeprefix(_ROLE) for key in keys}
@@ -154,12 +183,14 @@ class Directory:
 
     async def entries(self, index: str, cursor: int) -> tuple[int, list[str]]:
         """Some entries of an index, and where to go on; 0 is the end."""
-        scan = "SSCAN" if index in (_DISABLED, _ADMINS) else "ZSCAN"
+        scan = "SSCAN" if index in _SETS else "ZSCAN"
         cursor, batch = await self._store.one((scan, index, cursor, "COUNT", 500))
         return int(cursor), [entry if isinstance(entry, str) else entry[0] for entry in batch]
 
     def belongs(self, index: str, roles: Iterable[str], active: bool) -> bool:
         """Whether an active or disabled user with these roles belongs into an index."""
+        if index == _NOT_USER:
+            return USER not in roles
         if index == _DISABLED:
             return not active
         if index == _ADMINS:
@@ -168,18 +199,27 @@ class Directory:
 
     async def drop(self, index: str, entries: Iterable[str]) -> None:
         """Remove entries from an index."""
-        command = "SREM" if index in (_DISABLED, _ADMINS) else "ZREM"
+        command = "SREM" if index in _SETS else "ZREM"
         await self._store.run(*((command, index, entry) for entry in entries))
 
-    async def live(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
-        """Some of the sessions that are counted, as user and session, and where to go on."""
-        cursor, batch = await self._store.one(("ZSCAN", _LIVE, cursor, "COUNT", 500))
-        return int(cursor), [tuple(member.split(":", 1)) for member, _ in batch]
+    async def live(self, now: int, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        """Some of the sessions that are counted at this moment (ms), as user and session, and where to go on."""
+        parts = range(cursor, cursor + _PARTS_TOGETHER)
+        found = await self._store.run(*(("ZRANGE", f"{_LIVE}{part}", f"({now}", "+inf", "BYSCORE") for part in parts))
+        counted = [tuple(member.split(":", 1)) for members in found for member in members]
+        return parts.stop % _PARTS, counted
 
     async def counted(self, user_id: str, session_ids: Iterable[str]) -> list[bool]:
         """Which of these sessions are counted."""
-        asked = [("ZSCORE", _LIVE, f"{user_id}:{session_id}") for session_id in session_ids]
+        asked = [("ZSCORE", _part(user_id), f"{user_id}:{session_id}") for session_id in session_ids]
         return [score is not None for score in await self._store.run(*asked)] if asked else []
 
 
-_USERS, _ROLE, _DISABLED, _LIVE, _ADMINS = "index:users", "index:role:", "index:disabled", "index:live", "admins"
+_USERS, _ROLE, _NOT_USER, _DISABLED = "index:users", "index:role:", "index:not-user", "index:disabled"
+_LIVE, _ADMINS = "index:live:", "admins"
+_SETS = frozenset({_NOT_USER, _DISABLED, _ADMINS})
+
+
+def _part(user_id: str) -> str:
+    """The part of the count in which a user's sessions are."""
+    return f"{_LIVE}{zlib.crc32(user_id.encode()) % _PARTS}"

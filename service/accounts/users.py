@@ -387,6 +387,7 @@ class Users:
             user.id,
             created,
             [role for role in after.roles if role not in user.roles],
+            not_user=USER in user.roles and USER not in after.roles,
             disabled=user.active and not after.active,
             admin=after.is_admin and not user.is_admin,
         )
@@ -398,14 +399,15 @@ class Users:
 
     async def _take_out(self, user: User, lost: Iterable[str], enabled: bool) -> None:
         """Remove a user from what they no longer belong to, unless somebody has given it back meanwhile."""
-        if not (removing := self._directory.losing(user.id, lost, enabled)):
+        if not (removing := self._directory.losing(user.id, lost, USER in user.roles, enabled)):
             return
         record = (await self._store.run(*removing, self.reading(user.id)))[-1]
         current = self.read(user.id, record)
         if current is None or current.leaving or (current.roles, current.active) == (user.roles, user.active):
             return
         created = int(_ms(user.created_at.timestamp()))
-        if again := self._directory.gaining(user.id, created, current.roles, disabled=not current.active):
+        not_user = USER not in current.roles
+        if again := self._directory.gaining(user.id, created, current.roles, not_user, disabled=not current.active):
             await self._store.run(*again)
 
     async def enter(self, user: User) -> None:

@@ -94,7 +94,7 @@ class Repair:
             await self._misleading(lookups)
         async for batch in self._batches(self._families.scan):
             await self._sessions(batch)
-        async for live in self._batches(self._directory.live):
+        async for live in self._batches(self._families.scan_counted):
             await self._counted(live)
         async for batch in self._batches(self._audit.scan):
             await self._events(batch)

@@ -1,17 +1,17 @@
-"""The audit trail: every security event once, for the operator in one stream, for its owner in another, and in the log.
+"""The audit trail: every security event once, for the operator in a stream, for its owner in a list, and in the log.
 
 Redis
     audit-trail      stream  every event; the latest 100,000 or a little more, no TTL
-    events:{<user>}  stream  those of one user; the latest 1,000 or a little more, ninety days after the last one
+    events:{<user>}  list    those of one user, the latest first; the latest 1,000, ninety days after the last one
 
-The line of the log is written first, before anything can fail. Then both streams are written, and the request waits
-for it, so that who has an answer finds its event; but for a quarter of a second at most: the writing goes on beside it.
-One writer does it, with one round trip at a time, which takes every event that came up since the one before: a hundred
+The line of the log is written first, before anything can fail. Then both are written, and the request waits for it, so
+that who has an answer finds its event; but for a quarter of a second at most: the writing goes on beside it. One
+writer does it, with one round trip at a time, which takes every event that came up since the one before: a hundred
 events at once cost two round trips and one connection. Events that Redis did not take are counted, and told in the log
 as `audit.unwritten`; their own lines are there as well. They are not tried again, for then they might be told twice.
 
-A user's stream begins with a registration or a sign-in and nothing else, so that an event which comes in late does not
-bring back the stream of somebody who is gone.
+A user's list begins with a registration or a sign-in and nothing else, so that an event which comes in late does not
+bring back the list of somebody who is gone. It is a list because Redis sets 4 KB aside for a stream, however short.
 """
 
 import asyncio
@@ -42,11 +42,12 @@ _BATCH, _LOOKS = 500, 10  # how many entries a page looks at: so many at once, s
 _TOGETHER = 250  # events written in one round trip at most
 _FIRST = frozenset({Event.USER_REGISTERED, Event.ADMIN_CREATED, Event.SIGNED_IN})
 _CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
+_CURSOR_OF_ONE = re.compile(r"(\d{1,15})-[A-Za-z0-9_-]{22}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """What happened, as it is read back. `position` is where it stands in its stream."""
+    """What happened, as it is read back. `position` is where it stands, in the trail or in the list of its user."""
 
     position: str
     id: str
@@ -146,20 +147,23 @@ class Audit:
             await asyncio.wait({self._writer})
 
     async def page(self, wanted: Wanted, cursor: str | None, limit: int) -> tuple[list[AuditEvent], str | None]:
-        """Events, newest first, and where the next page begins; of a user without a stream, those of the trail.
+        """Events, newest first, and where the next page begins; of a user without a list, those of the trail.
 
-        A page looks at a bounded number of entries. So it may be short, or empty, and still have a next one.
+        A page looks at a bounded number of entries. So it may be short, or empty, and still have a next one. It goes on
+        where the one before was: in the trail, or in the user's list.
         """
-        stream = _AUDIT
-        if wanted.user_id is not None and await self._store.one(("EXISTS", _of(wanted.user_id))):
-            stream = _of(wanted.user_id)
-        return await self._page(stream, wanted, cursor, limit)
+        if wanted.user_id is not None and (cursor is None or _CURSOR_OF_ONE.fullmatch(cursor)):
+            events = await self._list(wanted.user_id)
+            if events or cursor:
+                return _page_of(events, wanted, cursor, limit)
+        return await self._page(wanted, cursor, limit)
 
     async def own(
         self, user_id: str, session_id: str | None, cursor: str | None, limit: int
     ) -> tuple[list[AuditEvent], str | None]:
-        """The same for the user themselves: what their own stream has, and nothing else."""
-        return await self._page(_of(user_id), Wanted(user_id, session_id=session_id), cursor, limit)
+        """The same for the user themselves: what their own list has, and nothing else."""
+        wanted = Wanted(user_id, session_id=session_id)
+        return _page_of(await self._list(user_id), wanted, cursor, limit)
 
     async def latest(self) -> str:
         """The position of the latest event, for `since`."""
@@ -172,24 +176,27 @@ class Audit:
         return [_read(*entry) for entry in entries]
 
     async def forget(self, *user_ids: str) -> None:
-        """Take the streams of users who are gone away; the trail stays."""
+        """Take the lists of users who are gone away; the trail stays."""
         if user_ids:
             await self._store.run(*(("DEL", _of(user_id)) for user_id in user_ids), apart=True)
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
-        """Some of the users with a stream, and where to go on; 0 is the end."""
+        """Some of the users with a list, and where to go on; 0 is the end."""
         cursor, keys = await self._store.scan(_of("*"), cursor)
         return cursor, [key[len(_of("")) - 1 : -1] for key in keys]
 
-    async def _page(
-        self, stream: str, wanted: Wanted, cursor: str | None, limit: int
-    ) -> tuple[list[AuditEvent], str | None]:
+    async def _list(self, user_id: str) -> list[AuditEvent]:
+        """All that a user's list has, newest first. A thousand at most, in one step: nothing shifts meanwhile."""
+        entries = await self._store.one(("LRANGE", _of(user_id), 0, -1))
+        return [_read_of(user_id, entry) for entry in entries]
+
+    async def _page(self, wanted: Wanted, cursor: str | None, limit: int) -> tuple[list[AuditEvent], str | None]:
         if cursor is not None and not _CURSOR.fullmatch(cursor):
-            raise ValidationFailed([{"field": "cursor", "message": "is not one of ours"}])
+            raise _not_ours()
         found: list[AuditEvent] = []
         for _ in range(_LOOKS):
             until = f"({cursor}" if cursor else "+"
-            entries = await self._store.one(("XREVRANGE", stream, until, "-", "COUNT", _BATCH))
+            entries = await self._store.one(("XREVRANGE", _AUDIT, until, "-", "COUNT", _BATCH))
             for position, fields in entries:
                 if (event := _read(position, fields)) in wanted:
                     found.append(event)
@@ -237,9 +244,10 @@ def _writing(entry: _Entry) -> Iterator[Command]:
     pairs = [part for pair in entry.fields.items() for part in pair]
     yield ("XADD", _AUDIT, "MAXLEN", "~", _KEPT, "*", *pairs)
     if entry.user_id:
-        beginning = () if entry.event in _FIRST else ("NOMKSTREAM",)
-        yield ("XADD", _of(entry.user_id), *beginning, "MAXLEN", "~", _KEPT_OF_ONE, "*", *pairs)
-        yield ("EXPIRE", _of(entry.user_id), _KEPT_FOR)
+        name = _of(entry.user_id)
+        yield ("LPUSH" if entry.event in _FIRST else "LPUSHX", name, _written(entry.fields))
+        yield ("LTRIM", name, 0, _KEPT_OF_ONE - 1)
+        yield ("EXPIRE", name, _KEPT_FOR)
 
 
 def _read(position: str, fields: dict[str, str]) -> AuditEvent:
@@ -256,3 +264,41 @@ def _read(position: str, fields: dict[str, str]) -> AuditEvent:
         fields["outcome"],
         orjson.loads(fields["detail"]),
     )
+
+
+def _written(fields: dict[str, str]) -> str:
+    """An entry of a user's list: what it tells in a fixed order, without their own id.
+
+    A later version may write more at the end: readers take what they know. A form that is no array is another one.
+    """
+    told = [fields[name] or None for name in ("session_id", "ip", "user_agent", "request_id")]
+    detail = orjson.Fragment(fields["detail"])
+    return orjson.dumps([fields["id"], int(fields["at"]), fields["type"], fields["outcome"], *told, detail]).decode()
+
+
+def _read_of(user_id: str, entry: str) -> AuditEvent:
+    id_, at, type_, outcome, session_id, ip, user_agent, request_id, detail, *_ = orjson.loads(entry)
+    moment = datetime.fromtimestamp(at / 1000, UTC)
+    return AuditEvent(
+        f"{at}-{id_}", id_, moment, type_, user_id, session_id, ip, user_agent, request_id, outcome, detail
+    )
+
+
+def _page_of(
+    events: list[AuditEvent], wanted: Wanted, cursor: str | None, limit: int
+) -> tuple[list[AuditEvent], str | None]:
+    """A page of a user's list after the event that the cursor names; where it is gone, of what is older."""
+    if cursor is not None:
+        if not (form := _CURSOR_OF_ONE.fullmatch(cursor)):
+            raise _not_ours()
+        positions = [event.position for event in events]
+        if cursor in positions:
+            events = events[positions.index(cursor) + 1 :]
+        else:
+            events = [event for event in events if round(event.at.timestamp() * 1000) < int(form[1])]
+    found = [event for event in events if event in wanted]
+    return found[:limit], found[limit - 1].position if len(found) > limit else None
+
+
+def _not_ours() -> ValidationFailed:
+    return ValidationFailed([{"field": "cursor", "message": "is not one of ours"}])

@@ -23,7 +23,7 @@ local function whole(number) return string.format("%.0f", number) end
 
 local found = {}
 for i = 7, #ARGV do
-  if redis.call("HDEL", sessions, ARGV[i], ARGV[i] .. ".meta") > 0 then found[#found + 1] = ARGV[i] end
+  if redis.call("HDEL", sessions, ARGV[i]) > 0 then found[#found + 1] = ARGV[i] end
 end
 local behind = tonumber(redis.call("HGET", sessions, "epoch") or "0") < epoch
 for _, sid in ipairs(found) do

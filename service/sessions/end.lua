@@ -36,7 +36,7 @@ local told = {}
 for _, name in ipairs(doomed) do
   told[#told + 1] = name
   told[#told + 1] = string.match(redis.call("HGET", sessions, name), "^%d+")
-  redis.call("HDEL", sessions, name, name .. ".meta")
+  redis.call("HDEL", sessions, name)
 end
 for _, name in ipairs(doomed) do
   redis.call("HSET", sessions, name .. ".end", whole(now + mourning) .. " " .. reason)

@@ -1,11 +1,11 @@
 """A user's sessions: one per sign-in, rotated on every refresh.
 
 Redis
-    sessions:{<user>}  hash   <sid>       issued, expires at, started at, amr, recent exchanges (ms of Redis' clock)
-                              <sid>.meta  address and user agent of the sign-in
-                              <sid>.end   tombstone of an ended session: until when, why
-                              -<jti>      a revoked access token: when it expires, why
-                              epoch       grows when rights or password change; older access tokens are stale
+    sessions:{<user>}  hash   <sid>      issued and recent exchanges, expires at, started at (ms of Redis' clock), amr,
+                                         address and user agent of the sign-in
+                              <sid>.end  tombstone of an ended session: until when, why
+                              -<jti>     a revoked access token: when it expires, why
+                              epoch      grows when rights or password change; older access tokens are stale
                               expires a week after the last session would have
 
 `start.lua`, `rotate.lua`, `end.lua`, `revoke.lua`, `forget.lua` and `again.lua` are the only writers; each is one
@@ -263,6 +263,10 @@ class Families:
         cursor, keys = await self._store.scan(_key("*"), cursor)
         return cursor, [key[len(_key("")) - 1 : -1] for key in keys]
 
+    async def scan_counted(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        """Some of the sessions that are counted as live, as user and session, and where to go on; 0 is the end."""
+        return await self._directory.live(int(self._clock.now() * 1000), cursor)
+
     async def of(self, user_id: str) -> list[Session]:
         """The live sessions of a user, the one used last first."""
         fields: dict[str, str] = await self._store.one(("HGETALL", _key(user_id)))
@@ -271,12 +275,9 @@ class Families:
         for sid, value in fields.items():
             if sid == "epoch" or sid.startswith("-") or "." in sid:
                 continue
-            _, expires_at, started_at, _, *recent = value.split(" ")
-            used = max((int(entry.partition("@")[2]) for entry in "".join(recent).split(",") if entry), default=0)
-            ip, _, user_agent = fields.get(sid + ".meta", "").partition(" ")
-            session = Session(
-                sid, ip, user_agent, _time(started_at), max(_time(used), _time(started_at)), _time(expires_at)
-            )
+            lineage, expires_at, started_at, _, ip, user_agent = value.split(" ", 5)
+            used = max([int(started_at), *(at for _, at in _lineage(lineage).recent)])
+            session = Session(sid, ip, user_agent, _time(started_at), _time(used), _time(expires_at))
             if session.expires_at.timestamp() > now:
                 sessions.append(session)
         return sorted(sessions, key=lambda session: session.last_used_at, reverse=True)
@@ -299,13 +300,11 @@ class Families:
         session = await self._store.glance("HGET", _key(token.user_id), token.session_id)
         if session is None:
             return None
-        issued, expires_at, started_at, _, *recent = session.split(" ")
+        lineage, expires_at, started_at, _ = session.split(" ", 3)
         now = int(self._clock.now() * 1000)
         if int(expires_at) <= now or int(started_at) + self._lifetimes[1] <= now:
             return None
-        exchanged = (entry.split("@") for entry in "".join(recent).split(",") if entry)
-        lineage = Lineage(int(issued), tuple((int(old), int(at)) for old, at in exchanged))
-        verdict, _ = judge(lineage, token.generation, now, self._leeway, bool(self._recovery))
+        verdict, _ = judge(_lineage(lineage), token.generation, now, self._leeway, bool(self._recovery))
         return None if verdict is Verdict.REUSE else _time(expires_at)
 
     async def _end(
@@ -374,6 +373,13 @@ class Families:
 
 def _key(user_id: str) -> str:
     return f"sessions:{{{user_id}}}"
+
+
+def _lineage(text: str) -> Lineage:
+    """What a session begins with: the latest generation, and then each recent exchange as `,generation@time`."""
+    issued, *recent = text.split(",")
+    exchanged = (entry.split("@") for entry in recent)
+    return Lineage(int(issued), tuple((int(old), int(at)) for old, at in exchanged))
 
 
 def _ms(span: timedelta) -> int:

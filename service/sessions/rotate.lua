@@ -25,7 +25,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function whole(number) return string.format("%.0f", number) end
 
 local function bury(reason)
-  redis.call("HDEL", sessions, sid, sid .. ".meta")
+  redis.call("HDEL", sessions, sid)
   redis.call("HSET", sessions, sid .. ".end", whole(now + mourning) .. " " .. reason)
   -- Removing the last field has removed the key, and its time to live with it.
   if redis.call("PTTL", sessions) < mourning then redis.call("PEXPIRE", sessions, whole(mourning)) end
@@ -36,7 +36,8 @@ if not session then
   local tombstone = redis.call("HGET", sessions, sid .. ".end")
   return {"ended", 0, whole(now), tombstone and string.match(tombstone, " (.*)$") or ""}
 end
-local issued, expires_at, started_at, amr, past = string.match(session, "^(%d+) (%d+) (%d+) (%S+) ?(.*)$")
+local issued, past, expires_at, started_at, amr, device =
+  string.match(session, "^(%d+)(%S*) (%d+) (%d+) (%S+) (.*)$")
 issued = tonumber(issued)
 if tonumber(expires_at) <= now or started_at + absolute <= now then
   bury("expired")
@@ -72,8 +73,9 @@ if verdict ~= "replayed" then
   end
   kept[#kept + 1] = whole(generation) .. "@" .. whole(now)
   expires_at = math.min(now + idle, started_at + absolute)
-  redis.call("HSET", sessions, sid, whole(issued) .. " " .. whole(expires_at) .. " " .. started_at .. " " .. amr ..
-    " " .. table.concat(kept, ",", math.max(1, #kept - REMEMBERED + 1)))
+  local lineage = whole(issued) .. "," .. table.concat(kept, ",", math.max(1, #kept - REMEMBERED + 1))
+  redis.call("HSET", sessions, sid,
+    lineage .. " " .. whole(expires_at) .. " " .. started_at .. " " .. amr .. " " .. device)
   local lives = expires_at - now + mourning
   if redis.call("PTTL", sessions) < lives then redis.call("PEXPIRE", sessions, whole(lives)) end
 end

@@ -19,7 +19,7 @@ local function whole(number) return string.format("%.0f", number) end
 
 local existing = redis.call("HGET", sessions, sid)
 if existing then
-  return {"started", whole(now), string.match(existing, "^%d+ (%d+)")}
+  return {"started", whole(now), string.match(existing, "^%S+ (%d+)")}
 end
 if (redis.call("HGET", sessions, "epoch") or "0") ~= expected then
   return {"overtaken", whole(now)}
@@ -34,11 +34,10 @@ for i = 1, #fields, 2 do
   elseif string.sub(name, -4) == ".end" then
     local until_ = tonumber(string.match(value, "^%d+"))
     if until_ <= now then gone[#gone + 1] = name else tombstones[#tombstones + 1] = {until_, name} end
-  elseif name ~= "epoch" and string.sub(name, -5) ~= ".meta" then
-    local expires_at, started_at = string.match(value, "^%d+ (%d+) (%d+)")
+  elseif name ~= "epoch" then
+    local expires_at, started_at = string.match(value, "^%S+ (%d+) (%d+)")
     if tonumber(expires_at) <= now or started_at + absolute <= now then
       gone[#gone + 1] = name
-      gone[#gone + 1] = name .. ".meta"
     else
       living[#living + 1] = {tonumber(started_at), name}
     end
@@ -53,13 +52,13 @@ for _, name in ipairs(gone) do redis.call("HDEL", sessions, name) end -- one by 
 local answer = {"started", whole(now)}
 for i = 1, #living - most + 1 do
   local replaced = living[i][2]
-  redis.call("HDEL", sessions, replaced, replaced .. ".meta")
+  redis.call("HDEL", sessions, replaced)
   redis.call("HSET", sessions, replaced .. ".end", whole(now + mourning) .. " replaced")
   answer[#answer + 1] = replaced
 end
 
 local expires_at = math.min(now + idle, now + absolute)
-redis.call("HSET", sessions, sid, "0 " .. whole(expires_at) .. " " .. whole(now) .. " " .. amr, sid .. ".meta", device)
+redis.call("HSET", sessions, sid, "0 " .. whole(expires_at) .. " " .. whole(now) .. " " .. amr .. " " .. device)
 local lives = expires_at - now + mourning
 if redis.call("PTTL", sessions) < lives then redis.call("PEXPIRE", sessions, whole(lives)) end
 table.insert(answer, 3, whole(expires_at))

@@ -11,8 +11,8 @@ Command = tuple[Any, ...]
 _KEYLESS = frozenset({"PING", "TIME", "INFO", "SCAN", "SCRIPT"})
 READS = frozenset(
     {"GET", "HGET", "HMGET", "HGETALL", "EXISTS", "PING", "TIME", "INFO", "PTTL"}
-    | {"SCAN", "SSCAN", "ZSCAN", "ZSCORE", "ZCARD", "ZCOUNT", "SCARD", "SISMEMBER", "SRANDMEMBER"}
-    | {"XRANGE", "XREVRANGE", "XLEN"}
+    | {"SCAN", "SSCAN", "ZSCAN", "ZSCORE", "ZCARD", "ZCOUNT", "ZRANGE", "SCARD", "SISMEMBER", "SRANDMEMBER"}
+    | {"LRANGE", "XRANGE", "XREVRANGE", "XLEN"}
 )
 _IDEMPOTENT = frozenset({"ZADD", "ZREM", "ZREMRANGEBYSCORE", "SADD", "SREM", "DEL"})
 _SCRIPTS: dict[str, "Script"] = {}

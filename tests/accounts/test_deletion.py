@@ -48,6 +48,8 @@ async def everything(redis) -> dict[str, object]:
                 found[key] = await redis.zrange(key, 0, -1)
             case "set":
                 found[key] = await redis.smembers(key)
+            case "list":
+                found[key] = await redis.llen(key)
             case "stream":
                 found[key] = await redis.xlen(key)
     return found

@@ -14,7 +14,7 @@ from tests.conftest import PASSWORD, gather
 
 async def events(its, kind):
     await its.audit.settled()
-    return [event for event in (await its.audit._page("audit-trail", Wanted(), None, 500))[0] if event.type == kind]
+    return [event for event in (await its.audit.page(Wanted(), None, 500))[0] if event.type == kind]
 
 
 async def test_users_are_listed_newest_first_and_a_page_follows_a_page(joined):
@@ -88,6 +88,30 @@ async def test_users_are_found_by_email_in_any_spelling_and_by_role(joined):
     assert await emails("role=moderator&email=ada@example.org") == []
     await root("PATCH", f"/api/admin/users/{mod.id}", {"roles": ["user"]})
     assert await emails("role=moderator") == []
+
+
+async def test_the_role_that_nearly_everybody_has_is_listed_and_counted_from_the_records(joined, parts):
+    root, mod = await joined("root@example.org", "admin"), await joined("mod@example.org", "moderator")
+    for number in range(5):
+        await joined(f"ada{number}@example.org")
+
+    async def listed():
+        found, cursor = [], ""
+        while cursor is not None:
+            page = (await root("GET", f"/api/admin/users?role=user&limit=2{cursor and '&cursor=' + cursor}")).json
+            found, cursor = found + [user["email"][:4] for user in page["items"]], page["nextCursor"]
+        return found, (await root("GET", "/api/admin/stats")).json["roles"]["user"]
+
+    everybody = await parts.users.find_all([root.id, mod.id])
+    with_it = [f"ada{number}" for number in reversed(range(5))]
+    before = [user.email[:4] for user in reversed(everybody) if "user" in user.roles]
+    assert await listed() == ([*with_it, *before], 5 + len(before))
+    await root("PATCH", f"/api/admin/users/{mod.id}", {"roles": ["moderator"]})
+    without = [name for name in before if name != "mod@"]
+    assert await listed() == ([*with_it, *without], 5 + len(without))
+    await root("PATCH", f"/api/admin/users/{mod.id}", {"roles": ["moderator", "user"]})
+    assert "mod@" in (await listed())[0]
+    assert (await listed())[1] == 5 + len({*before, "mod@"})
 
 
 @pytest.mark.parametrize(

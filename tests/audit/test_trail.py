@@ -1,8 +1,9 @@
-"""The trail: every event once, in both streams and in the log, and never in the way of a request."""
+"""The trail: every event once, in the trail, in its user's list and in the log, and never in the way of a request."""
 
 import asyncio
 import re
 import time
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -206,27 +207,112 @@ async def test_pages_follow_one_another_and_leave_nothing_out(parts):
     assert seen == list(reversed(range(7)))
 
 
+async def test_pages_of_my_own_events_stay_right_while_new_ones_come_in(parts):
+    user = new_id()
+    await parts.audit.record(Event.SIGNED_IN, user_id=user, number=0)
+    for number in range(1, 7):
+        await parts.audit.record(Event.SESSION_ENDED, user_id=user, number=number)
+    events, cursor = await parts.audit.own(user, None, None, 3)
+    seen = [event.detail["number"] for event in events]
+    while cursor is not None:
+        for _ in range(5):
+            await parts.audit.record(Event.SESSION_ENDED, user_id=user, number="new")
+        events, cursor = await parts.audit.own(user, None, cursor, 3)
+        seen += [event.detail["number"] for event in events]
+
+    assert seen == list(reversed(range(7)))
+
+
+async def test_pages_of_one_session_leave_the_others_out(parts):
+    user, mine, another = new_id(), new_id(), new_id()
+    for number in range(6):
+        sid = mine if number % 2 else another
+        await parts.audit.record(Event.SIGNED_IN, user_id=user, session_id=sid, number=number)
+    await parts.audit.record(Event.PASSWORD_CHANGED, user_id=user, session_id=another, ended=(mine,), number=6)
+
+    first, cursor = await parts.audit.own(user, mine, None, 2)
+    rest, end = await parts.audit.own(user, mine, cursor, 2)
+
+    assert [event.detail["number"] for event in first + rest] == [6, 5, 3, 1]
+    assert end is None
+
+
+async def test_a_page_goes_on_by_time_where_its_event_is_gone(parts, redis):
+    """The list was cut meanwhile, or a failover has lost the event."""
+    user = new_id()
+    name = f"events:{{{user}}}"
+    for number in range(4):
+        await parts.audit.record(Event.SIGNED_IN, user_id=user, number=number)
+        await asyncio.sleep(0.005)  # each at a millisecond of its own
+    _, cursor = await parts.audit.own(user, None, None, 2)
+    latest, _, *older = await redis.lrange(name, 0, -1)
+    await redis.delete(name)
+    await redis.rpush(name, latest, *older)
+
+    events, _ = await parts.audit.own(user, None, cursor, 10)
+    await redis.ltrim(name, 0, 0)
+    nothing = await parts.audit.own(user, None, cursor, 10)
+
+    assert [event.detail["number"] for event in events] == [1, 0]
+    assert nothing == ([], None)
+
+
+async def test_pages_of_the_trail_go_on_in_the_trail_although_a_list_begins(parts):
+    user = new_id()
+    for number in range(4):
+        await parts.audit.record(Event.SESSION_ENDED, user_id=user, number=number)
+    first, cursor = await parts.audit.page(Wanted(user), None, 2)
+    await parts.audit.record(Event.SIGNED_IN, user_id=user, number="new")
+
+    rest, end = await parts.audit.page(Wanted(user), cursor, 2)
+
+    assert [event.detail["number"] for event in first + rest] == [3, 2, 1, 0]
+    assert end is None
+
+
+async def test_an_event_reads_the_same_from_the_list_of_its_user_as_from_the_trail(parts):
+    user, sid = new_id(), new_id()
+    await parts.audit.record(Event.SIGNED_IN, user_id=user, session_id=sid, client=CLIENT, amr=("pwd",), device="curl")
+    await parts.audit.record(Event.USER_DISABLED, user_id=user)
+
+    listed, _ = await parts.audit.own(user, None, None, 9)
+    in_trail, _ = await parts.audit.page(Wanted(), None, 2)
+
+    assert [replace(event, position="") for event in listed] == [replace(event, position="") for event in in_trail]
+    assert {listed[1].session_id, listed[1].ip, listed[0].ip} == {sid, CLIENT.address, None}
+
+
+async def test_an_entry_of_a_later_version_is_read_as_far_as_it_is_known(parts, redis):
+    user = new_id()
+    await parts.audit.record(Event.SIGNED_IN, user_id=user, client=CLIENT)
+    (before,), _ = await parts.audit.own(user, None, None, 9)
+    (entry,) = await redis.lrange(f"events:{{{user}}}", 0, -1)
+    await redis.lset(f"events:{{{user}}}", 0, entry[:-1] + ',"more",{"than":"today"}]')
+
+    assert await parts.audit.own(user, None, None, 9) == ([before], None)
+
+
 async def test_a_cursor_of_somebody_elses_making_is_refused(browser):
     await browser.register()
 
-    for cursor in ("x", "-", "+", "1-1 COUNT", "%28", ""):
+    for cursor in ("x", "-", "+", "1-1", "1-1 COUNT", "%28", ""):
         assert (await browser("GET", f"/api/auth/events?cursor={cursor}")).code == "VALIDATION_ERROR"
 
 
-async def test_the_streams_are_bounded_and_a_users_own_expires(parts, redis):
+async def test_the_trail_and_the_lists_are_bounded_and_a_users_own_expires(parts, redis):
     user, before = new_id(), await redis.xlen("audit-trail")
     await parts.audit.record(Event.USER_REGISTERED, user_id=user)
     for _ in range(1500):
         parts.audit.note(Event.SESSION_ENDED, user_id=user)
     await parts.audit.settled()
 
-    assert await redis.xlen(f"events:{{{user}}}") < 1200
+    assert await redis.llen(f"events:{{{user}}}") == 1000
     assert await redis.xlen("audit-trail") == before + 1501
     assert 0 < await redis.ttl(f"events:{{{user}}}") <= 90 * 24 * 3600
     assert await redis.ttl("audit-trail") == -1
 
 
-async def test_a_late_event_does_not_bring_back_the_stream_of_somebody_gone(parts, redis):
+async def test_a_late_event_does_not_bring_back_the_list_of_somebody_gone(parts, redis):
     before = await redis.xlen("audit-trail")
     await parts.audit.record(Event.SESSION_ENDED, user_id=new_id())
 

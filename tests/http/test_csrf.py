@@ -77,6 +77,8 @@ async def snapshot(redis: Any) -> dict[str, Any]:
                     found[key] = await redis.zrange(key, 0, -1, withscores=True)
                 case "set":
                     found[key] = await redis.smembers(key)
+                case "list":
+                    found[key] = await redis.llen(key)
                 case "stream":
                     found[key] = await redis.xlen(key)
                 case _:

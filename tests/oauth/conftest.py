@@ -146,6 +146,7 @@ async def all_that_is_kept(connect: Connect) -> str:
             "hash": redis.hgetall,
             "zset": partial(redis.zrange, start=0, end=-1),
             "set": redis.smembers,
+            "list": partial(redis.lrange, start=0, end=-1),
             "stream": redis.xrange,
         }.get(await redis.type(key))
         kept.append((key, await (read or redis.get)(key)))

@@ -26,16 +26,18 @@ class Twin:
 
     def put(self, lineage: Lineage) -> None:
         now = self.now()
-        recent = ",".join(f"{generation}@{at}" for generation, at in lineage.recent)
+        recent = "".join(f",{generation}@{at}" for generation, at in lineage.recent)
         self._redis.delete(KEY)
-        self._redis.hset(KEY, SID, f"{lineage.issued} {now + YEARS} {now} pwd {recent}".rstrip())
+        self._redis.hset(KEY, SID, f"{lineage.issued}{recent} {now + YEARS} {now} pwd 192.0.2.7 curl/8")
 
     def lineage(self) -> Lineage | None:
         """What is stored, `None` when the session is over."""
         if (stored := self._redis.hget(KEY, SID)) is None:
             return None
-        issued, _, _, _, *recent = stored.split(" ")
-        entries = (entry.split("@") for entry in "".join(recent).split(",") if entry)
+        first, _, _, _, device = stored.split(" ", 4)
+        assert device == "192.0.2.7 curl/8"
+        issued, *recent = first.split(",")
+        entries = (entry.split("@") for entry in recent)
         return Lineage(int(issued), tuple((int(generation), int(at)) for generation, at in entries))
 
     def present(self, generation: int, leeway: int, recovery: bool = True) -> tuple[Verdict, int, int]:

@@ -138,6 +138,8 @@ async def everything_in(redis: Any) -> str:
                 found += [key, *await redis.zrange(key, 0, -1)]
             case "set":
                 found += [key, *await redis.smembers(key)]
+            case "list":
+                found += [key, *await redis.lrange(key, 0, -1)]
             case "stream":
                 entries = await redis.xrange(key)
                 found += [key, *(part for _, fields in entries for pair in fields.items() for part in pair)]
