@@ -115,10 +115,12 @@ async def test_an_instance_that_stands_still_holds_up_its_own_requests_and_no_mo
             await asyncio.sleep(1)
             victim.freeze()
             await asyncio.sleep(1.5)
+            thawed = time.monotonic()
             victim.thaw()
-            recovered = await crowd.recovers(time.monotonic())
+            recovered = await crowd.recovers(thawed)
 
-        assert crowd.ledger.lost() == []
+        # What it held up may be late for its own bounds: a new password that waited for Redis meanwhile is a 503.
+        assert [call for call in crowd.ledger.lost() if not call.asked < thawed < call.answered] == []
         await crowd.settle("an instance frozen for 1.5 s", recovered)
 
 
