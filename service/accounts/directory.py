@@ -143,6 +143,10 @@ class Directory:
             live += sum(await self._store.run(*(("ZCOUNT", f"{_LIVE}{part}", f"({now}", "+inf") for part in parts)))
         return Counts(users, disabled, new, told, live)
 
+    async def live_count(self, now: int) -> int:
+        """How many sessions there are at this moment (ms)."""
+        return int(await self._store.one(("ZCOUNT", _LIVE, f"({now}", "+inf")))
+
     def session_opens(self, user_id: str, session_id: str, now: int, expires: int) -> list[Command]:
         """The commands that count a new session, and forget those of its part that have expired."""
         part = _part(user_id)

@@ -76,8 +76,6 @@ class Joining:
             await asyncio.sleep(pause)
         else:
             raise StoreUnavailable
-        if not user.active:
-            raise AccountDisabled
         return await self._signin.begin(user, AMR, client)
 
     async def link(self, person: Person, provider: str, user_id: str, session_id: str, client: Client) -> User:
