@@ -63,6 +63,7 @@ HTTP_DURATION = _histogram(
     "method",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
+HTTP_ERRORS = _counter("http_errors_total", "Requests answered with 500, for a fault that is ours to mend.")
 HTTP_SHED = _counter("http_requests_shed_total", "Requests refused because too many were under way.")
 HTTP_IN_FLIGHT = _gauge("http_requests_in_flight", "Requests under way, without those that wait for their bodies.")
 HTTP_IN_FLIGHT_LIMIT = _gauge("http_requests_in_flight_limit", "Requests that may be under way.")

@@ -13,7 +13,7 @@ import orjson
 import structlog
 from aiohttp import hdrs, web
 
-from service import logs
+from service import logs, metrics
 from service.errors import (
     ExpectationFailed,
     MethodNotAllowed,
@@ -117,6 +117,8 @@ def _problem(request: web.Request, error: ServiceError) -> web.Response:
         "requestId": request[REQUEST_ID],
         **error.members,
     }
+    if error.status == 500:
+        metrics.HTTP_ERRORS.inc()
     response = web.Response(
         body=orjson.dumps(members),
         status=error.status,

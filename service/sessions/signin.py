@@ -31,8 +31,8 @@ from service.store import Store
 from service.tokens.access import AccessToken, AccessTokens, Principal
 
 _ATTEMPTS = 5
-for _method in ("pwd", "fed"):
-    metrics.SIGN_INS.labels(_method, "success")  # there from the start, so that the first one is a change
+for _known in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "success")):
+    metrics.SIGN_INS.labels(*_known)  # there from the start, so that the first one is a change
 
 
 @dataclass(frozen=True)
