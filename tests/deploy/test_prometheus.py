@@ -102,6 +102,213 @@ def test_the_files_are_such_as_prometheus_takes():
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+# What it takes for each alert, as series in the notation of promtool (a step is 15 s), and when it has fired.
+FIRES: dict[str, tuple[str, dict[str, str]]] = {
+    "GatepostInstanceDown": (
+        "2m",
+        {
+            'up{job="gatepost", instance="a:8000"}': "0x20",
+        },
+    ),
+    "GatepostUnavailable": (
+        "10m",
+        {
+            'gatepost_http_requests_total{status="503"}': "0+30x40",
+            'gatepost_http_requests_total{status="200"}': "0+600x40",
+        },
+    ),
+    "GatepostErrors": (
+        "3m",
+        {
+            'gatepost_http_errors_total{instance="a:8000"}': "0x10 1x10",
+        },
+    ),
+    "GatepostSlow": (
+        "12m",
+        {
+            'gatepost_http_request_duration_seconds_bucket{route="/api/auth/verify", le="0.25"}': "0+90x60",
+            'gatepost_http_request_duration_seconds_bucket{route="/api/auth/verify", le="0.5"}': "0+100x60",
+            'gatepost_http_request_duration_seconds_bucket{route="/api/auth/verify", le="+Inf"}': "0+100x60",
+        },
+    ),
+    "GatepostNobodySignsIn": (
+        "16m",
+        {
+            'gatepost_sign_ins_total{method="pwd", result="success"}': "100x80",
+            'gatepost_sign_ins_total{method="pwd", result="invalid_credentials"}': "0+1x80",
+        },
+    ),
+    "GatepostProviderFails": (
+        "16m",
+        {
+            'gatepost_oauth_calls_total{provider="github", result="provider_unavailable"}': "0+3x80",
+            'gatepost_oauth_calls_total{provider="github", result="success"}': "0+1x80",
+        },
+    ),
+    "GatepostGuessing": (
+        "12m",
+        {
+            'gatepost_sign_ins_total{method="pwd", result="success"}': "0+15x60",
+            'gatepost_sign_ins_total{method="pwd", result="invalid_credentials"}': "0+150x60",
+        },
+    ),
+    "GatepostLimitsRefuse": (
+        "12m",
+        {
+            'gatepost_rate_limit_decisions_total{policy="login", decision="refused"}': "0+150x60",
+        },
+    ),
+    "GatepostTokensReused": (
+        "8m",
+        {
+            'gatepost_refreshes_total{verdict="reuse"}': "0x20 10x40",
+        },
+    ),
+    "GatepostRedisAway": (
+        "2m",
+        {
+            'gatepost_redis_servers_given_up{instance="a:8000", kind="single"}': "1x20",
+            'gatepost_redis_servers{instance="a:8000", kind="single"}': "1x20",
+        },
+    ),
+    "GatepostRedisSlow": (
+        "12m",
+        {
+            'gatepost_redis_round_trip_duration_seconds_bucket{le="0.1"}': "0+90x60",
+            'gatepost_redis_round_trip_duration_seconds_bucket{le="0.25"}': "0+100x60",
+            'gatepost_redis_round_trip_duration_seconds_bucket{le="+Inf"}': "0+100x60",
+        },
+    ),
+    "GatepostRedisFull": (
+        "12m",
+        {
+            'gatepost_redis_memory_used_bytes{instance="a:8000"}': "90x60",
+            'gatepost_redis_memory_limit_bytes{instance="a:8000"}': "100x60",
+        },
+    ),
+    "GatepostRedisUnsafe": (
+        "12m",
+        {
+            'gatepost_redis_dangers{instance="a:8000"}': "1x60",
+        },
+    ),
+    "GatepostUpkeepBehind": (
+        "4m",
+        {
+            'gatepost_upkeep_timestamp_seconds{instance="a:8000"}': "0x60",
+        },
+    ),
+    "GatepostNearLimit": (
+        "3m",
+        {
+            'gatepost_hashing_waiting{instance="a:8000"}': "60x20",
+            'gatepost_hashing_waiting_limit{instance="a:8000"}': "100x20",
+        },
+    ),
+    "GatepostRefusesForRoom": (
+        "8m",
+        {
+            'gatepost_http_requests_shed_total{instance="a:8000"}': "0+30x40",
+            'gatepost_hashing_refused_total{instance="a:8000", reason="full"}': "0x40",
+            'gatepost_http_connections_cut_off_total{instance="a:8000", reason="full"}': "0x40",
+        },
+    ),
+    "GatepostMailParked": (
+        "12m",
+        {
+            'gatepost_mail_parked{instance="a:8000"}': "3x80",
+        },
+    ),
+    "GatepostMailWaits": (
+        "16m",
+        {
+            'gatepost_mail_waiting{instance="a:8000"}': "101x80",
+        },
+    ),
+    "GatepostAuditUnwritten": (
+        "4m",
+        {
+            'gatepost_audit_unwritten_total{instance="a:8000"}': "0x10 2x40",
+        },
+    ),
+    "GatepostSigningKeyOld": (
+        "1100h",
+        {
+            'gatepost_signing_key_timestamp_seconds{instance="a:8000"}': "1x1200",
+        },
+    ),
+}
+CALM = {
+    'up{job="gatepost", instance="a:8000"}': "1x400",
+    'gatepost_http_requests_total{status="200"}': "0+600x400",
+    'gatepost_http_requests_total{status="503"}': "0+1x400",
+    'gatepost_http_errors_total{instance="a:8000"}': "3x400",
+    'gatepost_http_request_duration_seconds_bucket{route="/api/auth/verify", le="0.25"}': "0+100x400",
+    'gatepost_http_request_duration_seconds_bucket{route="/api/auth/verify", le="+Inf"}': "0+100x400",
+    'gatepost_sign_ins_total{method="pwd", result="success"}': "0+20x400",
+    'gatepost_sign_ins_total{method="pwd", result="invalid_credentials"}': "0+20x400",
+    'gatepost_oauth_calls_total{provider="github", result="success"}': "0+3x400",
+    'gatepost_oauth_calls_total{provider="github", result="provider_unavailable"}': "0+1x400",
+    'gatepost_rate_limit_decisions_total{policy="login", decision="refused"}': "0+15x400",
+    'gatepost_refreshes_total{verdict="reuse"}': "0x100 1x300",
+    'gatepost_redis_servers_given_up{instance="a:8000", kind="single"}': "0x400",
+    'gatepost_redis_servers{instance="a:8000", kind="single"}': "1x400",
+    'gatepost_redis_round_trip_duration_seconds_bucket{le="0.1"}': "0+100x400",
+    'gatepost_redis_round_trip_duration_seconds_bucket{le="+Inf"}': "0+100x400",
+    'gatepost_redis_memory_used_bytes{instance="a:8000"}': "90x400",
+    'gatepost_redis_memory_limit_bytes{instance="a:8000"}': "0x400",
+    'gatepost_redis_dangers{instance="a:8000"}': "0x400",
+    'gatepost_upkeep_timestamp_seconds{instance="a:8000"}': "0+15x400",
+    'gatepost_hashing_waiting{instance="a:8000"}': "10x400",
+    'gatepost_hashing_waiting_limit{instance="a:8000"}': "100x400",
+    'gatepost_http_requests_shed_total{instance="a:8000"}': "5x400",
+    'gatepost_hashing_refused_total{instance="a:8000", reason="full"}': "5x400",
+    'gatepost_http_connections_cut_off_total{instance="a:8000", reason="full"}': "5x400",
+    'gatepost_mail_parked{instance="a:8000"}': "0x400",
+    'gatepost_mail_waiting{instance="a:8000"}': "20x400",
+    'gatepost_audit_unwritten_total{instance="a:8000"}': "2x400",
+    'gatepost_signing_key_timestamp_seconds{instance="a:8000"}': "0x400",
+}
+
+
+def firing(home: Path, series: dict[str, str], at: str, *names: str, step: str = "15s") -> None:
+    """Fail unless these alerts, and no others, are firing at that time."""
+    wanted = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names]
+    asked = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    test = {
+        "interval": step,
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": asked, "eval_time": at, "exp_samples": wanted}],
+    }
+    rules = str(CONFIG / "prometheus-rules.yml")
+    (home / "test.yml").write_text(
+        yaml.safe_dump({"rule_files": [rules], "evaluation_interval": step, "tests": [test]})
+    )
+    done = subprocess.run(
+        [tool("promtool"), "test", "rules", str(home / "test.yml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_something_that_makes_it_fire():
+    assert FIRES.keys() == ALERTS.keys()
+
+
+@pytest.mark.parametrize("name", FIRES)
+def test_an_alert_fires_alone_when_there_is_a_reason(tmp_path, name):
+    at, series = FIRES[name]
+
+    firing(tmp_path, series, at, name, step="1h" if at.endswith("h") else "15s")
+
+
+def test_no_alert_fires_while_all_is_well(tmp_path):
+    firing(tmp_path, CALM, "90m")
+
+
 # For real
 
 
