@@ -31,8 +31,6 @@ from service.store import Store
 from service.tokens.access import AccessToken, AccessTokens, Principal
 
 _ATTEMPTS = 5
-for _known in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "success")):
-    metrics.SIGN_INS.labels(*_known)  # there from the start, so that the first one is a change
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class SignIn:
             await asyncio.sleep(floor - asyncio.get_running_loop().time())
             # Not waited for: how long it takes to write would tell whether there is such an account.
             reason = refused.answer.code
-            _count(("pwd",), reason)
+            metrics.sign_in(("pwd",), reason)
             self._audit.note(Event.SIGN_IN_REFUSED, user_id=refused.user_id, client=client, reason=reason)
             raise refused.answer from None
         await self._upgrade(signed.user, password)
@@ -110,7 +108,7 @@ class SignIn:
             try:
                 current = await self._admitted(current, client)
             except (AccountDisabled, EmailUnverified) as refusal:
-                _count(amr, refusal.code)
+                metrics.sign_in(amr, refusal.code)
                 raise
             try:
                 return await self._open(current, epoch, amr, client)
@@ -229,7 +227,7 @@ class SignIn:
 
     async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client) -> SignedIn:
         family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))
-        _count(amr, "success")
+        metrics.sign_in(amr, "success")
         await self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device, ended=family.replaced)
         signed = self._signed_in(replace(user, last_login_at=family.now), family)
         return replace(signed, returning=user.last_login_at is not None)
@@ -255,7 +253,3 @@ class SignIn:
 
     async def _tell(self, event: Event, session: RefreshToken, client: Client, **facts: object) -> None:
         await self._audit.record(event, user_id=session.user_id, session_id=session.session_id, client=client, **facts)
-
-
-def _count(amr: tuple[str, ...], result: str) -> None:
-    metrics.SIGN_INS.labels("+".join(amr), result.lower()).inc()
