@@ -88,7 +88,9 @@ REFRESHES = _counter(
     "Our refresh tokens as presented: rotated, replayed, recovered or healed; reuse, ended, expired are refusals.",
     "verdict",
 )
-SESSIONS = _gauge("sessions", "Live sessions of all accounts, the same on every instance.", of_several=_LATEST)
+SESSIONS = _gauge(
+    "sessions", "Live sessions of all accounts, counted every minute; the same on every instance.", of_several=_LATEST
+)
 SESSIONS_ENDED = _counter(
     "sessions_ended_total",
     "Sessions that were ended; those that nobody used until they expired are not here.",

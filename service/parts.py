@@ -1,5 +1,6 @@
 """The parts of the service, put together once in `app.py` and handed to every route."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,6 +53,7 @@ class State:
     under_way: int = 0  # requests, without those that wait for their bodies
     condition: Condition = field(default_factory=Condition)
     connections: Callable[[], int] = lambda: 0  # how many are open
+    count_sessions_at: float = field(default_factory=lambda: time.monotonic() + 4)  # not at the start: that is quick
     meters: dict[object, Meter] = field(default_factory=dict)  # of every route that was asked for
 
 
