@@ -33,6 +33,8 @@ from service.http.cookies import Cookies
 from service.http.csrf import Csrf
 from service.http.examples import routes as example_routes
 from service.http.health import routes as health_routes
+from service.http.metrics import observe_shared
+from service.http.metrics import routes as metrics_routes
 from service.http.throttle import tell_what_is_left
 from service.limits import policies
 from service.limits.limiter import Limiter
@@ -148,6 +150,7 @@ def make_app(its: Parts) -> web.Application:
         admin_routes,
         audit_routes,
         health_routes,
+        metrics_routes,
     ]
     tables += [dev_mail_routes] if its.showing else []
     # The example under /api/users/ must come before the route that takes any id there.
@@ -169,12 +172,13 @@ async def close(its: Parts) -> None:
 
 
 async def look_after(its: Parts) -> None:
-    """What every instance does now and then: follow Redis' clock, its condition and its keys."""
+    """What every instance does now and then: follow Redis' clock, its condition and its keys, and count."""
     its.clock.anchor(await its.store.time())
     its.state.condition = await its.store.condition()
     await its.keys.refresh()
     await its.lookups.reseal()
     await its.api_keys.note_uses()
+    await observe_shared(its)
 
 
 async def _running(app: web.Application) -> AsyncIterator[None]:

@@ -1,5 +1,7 @@
 """The parts of the service, put together once in `app.py` and handed to every route."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,6 +27,7 @@ from service.mail.notices import Notices
 from service.mail.outbox import Outbox
 from service.mail.post import Post
 from service.mail.showing import Showing
+from service.metrics import Meter
 from service.oauth.flow import OAuth
 from service.oauth.joining import Joining
 from service.oauth.outgoing import Outgoing
@@ -49,6 +52,9 @@ class State:
     draining: bool = False
     under_way: int = 0  # requests, without those that wait for their bodies
     condition: Condition = field(default_factory=Condition)
+    connections: Callable[[], int] = lambda: 0  # how many are open
+    count_sessions_at: float = field(default_factory=lambda: time.monotonic() + 4)  # not at the start: that is quick
+    meters: dict[object, Meter] = field(default_factory=dict)  # of every route that was asked for
 
 
 @dataclass(frozen=True)

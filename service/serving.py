@@ -178,6 +178,8 @@ async def _examine(its: Parts) -> None:
         log.warning("cookies.insecure", told="PUBLIC_URL is not https: cookies and passwords travel in the clear")
     if its.settings.production and not its.settings.smtp_url:
         log.warning("mail.off", told="SMTP_URL is not set: nobody gets a mail, so forgotten passwords cannot be reset")
+    if its.settings.production and not its.settings.metrics_token:
+        log.warning("metrics.off", told="METRICS_TOKEN is not set: /metrics says 404, so nobody watches this instance")
     for danger in condition.dangers:
         log.warning("redis.unsafe", told=danger)
 

@@ -34,6 +34,7 @@ _WELL_KNOWN = re.compile(
     re.IGNORECASE,
 )
 _OF_COMPOSE = ("REDIS_PASSWORD", "REDIS_ADMIN_PASSWORD", "REDIS_MAXMEMORY")  # read from the same file
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -201,6 +202,7 @@ class Settings(BaseModel):
         "info"
     )
     log_format: Literal["text", "json"] = "text"
+    metrics_token: SecretStr | None = None
 
     redis_url: SecretStr | None = None
     redis_wait_replicas: int = Field(0, ge=0, le=16)
@@ -386,6 +388,15 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
             "JWT_ACCESS_SECRET is the same as AUTH_SECRET: those who check tokens must not hold the root. Use two."
         )
         found.append((("jwt_access_secret",), mistake))
+    if settings.metrics_token:
+        token = settings.metrics_token.get_secret_value()
+        found += [(("metrics_token",), complaint) for complaint in _weaknesses("METRICS_TOKEN", token, settings)]
+        if not _BEARER.fullmatch(token):
+            mistake = "METRICS_TOKEN has characters that no Authorization header may have. " + MAKE_ANOTHER
+            found.append((("metrics_token",), mistake))
+        if token in settings.secrets:
+            mistake = "METRICS_TOKEN is the same as AUTH_SECRET: who reads metrics must not hold the root. Use two."
+            found.append((("metrics_token",), mistake))
     if settings.cookie_samesite == "none" and not settings.cookie_secure:
         found.append(
             (

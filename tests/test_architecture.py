@@ -67,6 +67,7 @@ def is_core(path: Path) -> bool:
 
 
 STORE = sorted(SERVICE.glob("store/*.py"))
+METRICS = SERVICE / "metrics.py"
 CORES = [path for path in MODULES if is_core(path)]
 
 
@@ -98,10 +99,23 @@ def test_nobody_imports_what_stands_above(path):
 def test_http_does_not_know_the_features_routes_and_the_store_knows_no_feature():
     known = {name for path in STORE for name in imports(path) if name.startswith("service")}
 
-    assert {name for name in known if not name.startswith("service.store")} == {
+    assert {name for name in known if not name.startswith("service.store")} - {"service"} == {
         "service.errors",
         "service.errors.StoreUnavailable",
+        "service.metrics",
     }
+
+
+def test_metrics_are_below_everything_so_that_everybody_may_count():
+    known = {name for name in imports(METRICS) if name.startswith("service")}
+
+    assert known == {"service", "service.__version__"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "metrics.py"], ids=name_of)
+def test_one_module_owns_the_names_of_all_metrics(path):
+    assert {name for name in imports(path) if name.startswith("prometheus_client")} == set()
+    assert [text for text in strings(path) if text.startswith("gatepost_")] == []
 
 
 @pytest.mark.parametrize("path", sorted(set(MODULES) - set(STORE)), ids=name_of)

@@ -206,7 +206,7 @@ def test_every_request_has_one_line_with_its_id(journey):
 
 
 def test_checks_of_health_leave_no_line(journey):
-    assert [line for line in journey.named("request") if line["path"] in ("/health", "/ready")] == []
+    assert [line for line in journey.named("request") if line["path"] in ("/health", "/ready", "/metrics")] == []
 
 
 def test_what_belongs_to_a_request_carries_its_id(journey):

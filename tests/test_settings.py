@@ -420,6 +420,7 @@ def test_no_secret_is_in_any_representation():
         "AUTH_SECRET_PREVIOUS": "Older-" + STRONG,
         "JWT_ALGORITHM": "HS256",
         "JWT_ACCESS_SECRET": "Access-" + STRONG,
+        "METRICS_TOKEN": "Metrics-" + STRONG,
     }
     found = load(given)
 
@@ -429,6 +430,18 @@ def test_no_secret_is_in_any_representation():
     assert found.secrets == (STRONG, "Older-" + STRONG)
 
 
+def test_a_token_for_metrics_must_be_long_fit_a_header_and_be_no_other_secret():
+    assert mistakes(METRICS_TOKEN="short")[0].startswith("METRICS_TOKEN is too short: 32 bytes at least.")
+    assert in_production(METRICS_TOKEN="change-me-change-me-change-me-change-me")[0].startswith(
+        "METRICS_TOKEN looks like"
+    )
+    assert mistakes(METRICS_TOKEN="a token with blanks in it, of forty letters")[0].startswith(
+        "METRICS_TOKEN has characters that no Authorization header may have."
+    )
+    assert in_production(METRICS_TOKEN=STRONG)[0].startswith("METRICS_TOKEN is the same as AUTH_SECRET")
+    assert load({**PRODUCTION, "METRICS_TOKEN": "Metrics-" + STRONG}).metrics_token.get_secret_value().endswith(STRONG)
+
+
 def test_no_mistake_repeats_a_secret():
     found = in_production(
         AUTH_SECRET="hunter2-short",
@@ -436,9 +449,10 @@ def test_no_mistake_repeats_a_secret():
         REDIS_URL="http://:hunter2@redis",
         JWT_ALGORITHM="HS256",
         JWT_ACCESS_SECRET="hunter2-too",
+        METRICS_TOKEN="hunter2, too",
     )
 
-    assert len(found) == 4
+    assert len(found) == 6
     assert "hunter2" not in "\n".join(found)
 
 

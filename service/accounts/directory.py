@@ -137,11 +137,15 @@ class Directory:
         told = dict(zip(roles, held, strict=True))
         if USER in told:
             told[USER] = max(users - told[USER], 0)
+        return Counts(users, disabled, new, told, await self.live_count(now))
+
+    async def live_count(self, now: int) -> int:
+        """How many sessions there are at this moment (ms); as many round trips as there are bundles of parts."""
         live = 0
         for some in range(0, _PARTS, _PARTS_TOGETHER):
             parts = range(some, some + _PARTS_TOGETHER)
             live += sum(await self._store.run(*(("ZCOUNT", f"{_LIVE}{part}", f"({now}", "+inf") for part in parts)))
-        return Counts(users, disabled, new, told, live)
+        return live
 
     def session_opens(self, user_id: str, session_id: str, now: int, expires: int) -> list[Command]:
         """The commands that count a new session, and forget those of its part that have expired."""

@@ -27,6 +27,7 @@ import bcrypt
 from argon2 import Parameters, PasswordHasher, Type, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from service import metrics
 from service.accounts import legacy
 from service.errors import Overloaded, WeakPassword
 
@@ -39,6 +40,8 @@ BCRYPT_LONGEST = 72  # bytes; bcrypt reads no further
 ARGON2ID = Parameters(type=Type.ID, version=19, salt_len=16, hash_len=32, time_cost=2, memory_cost=19456, parallelism=1)
 
 T = TypeVar("T")
+
+_FULL, _PATIENCE = (metrics.HASHING_REFUSED.labels(why) for why in ("full", "patience"))
 
 
 class Passwords:
@@ -125,7 +128,8 @@ class HashingThreads:
     def __init__(self, *, workers: int, queue: int, patience: float) -> None:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="hashing")
         self._free = asyncio.Semaphore(workers)
-        self._queue, self._patience = queue, patience
+        self._patience = patience
+        self.workers, self.queue = workers, queue
         self.waiting = 0
         self.running = 0
 
@@ -142,13 +146,15 @@ class HashingThreads:
         self._executor.shutdown(cancel_futures=True)
 
     async def _turn(self) -> None:
-        if self._free.locked() and self.waiting >= self._queue:
+        if self._free.locked() and self.waiting >= self.queue:
+            _FULL.inc()
             raise Overloaded
         self.waiting += 1
         try:
             async with asyncio.timeout(self._patience):
                 await self._free.acquire()
         except TimeoutError as error:
+            _PATIENCE.inc()
             raise Overloaded from error
         finally:
             self.waiting -= 1

@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 import structlog
 
-from service import logs
+from service import logs, metrics
 from service.audit.events import Event
 from service.client import Client
 from service.clock import Clock
@@ -41,6 +41,7 @@ _KEPT_FOR = 90 * 24 * 3600  # seconds
 _BATCH, _LOOKS = 500, 10  # how many entries a page looks at: so many at once, so often
 _TOGETHER = 250  # events written in one round trip at most
 _FIRST = frozenset({Event.USER_REGISTERED, Event.ADMIN_CREATED, Event.SIGNED_IN})
+_EVENTS = {event: metrics.AUDIT_EVENTS.labels(event.value) for event in Event}
 _CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
 _CURSOR_OF_ONE = re.compile(r"(\d{1,15})-[A-Za-z0-9_-]{22}", re.ASCII)
 
@@ -125,6 +126,7 @@ class Audit:
             "user_agent": client.user_agent if client else None,
         }
         known = {name: fact for name, fact in told.items() if fact is not None}
+        _EVENTS[event].inc()
         logs.tell(event.value, **known, outcome=event.outcome, **detail)
         fields = {
             "id": new_id(),
@@ -230,6 +232,7 @@ class Audit:
     def _missed(self, entries: list[_Entry]) -> None:
         for entry in entries:
             self.unwritten += 1
+            metrics.AUDIT_UNWRITTEN.inc()
             log.error("audit.unwritten", type=entry.event.value, id=entry.fields["id"], unwritten=self.unwritten)
 
 

@@ -6,16 +6,17 @@ from aiohttp.abc import AbstractAccessLogger
 
 from service.http.guard import client, optional_principal
 from service.http.problems import REQUEST_ID
+from service.http.shedding import ALWAYS_ANSWERED
 from service.parts import PARTS
 
 log = structlog.get_logger("service.access")
 
 
 class AccessLog(AbstractAccessLogger):
-    """Health checks are left out: they would be most of the log."""
+    """Health checks and Prometheus are left out: they would be most of the log."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        if not isinstance(request, web.Request) or REQUEST_ID not in request or request.path in ("/health", "/ready"):
+        if not isinstance(request, web.Request) or REQUEST_ID not in request or request.path in ALWAYS_ANSWERED:
             return
         asking = optional_principal(request)
         log.info(

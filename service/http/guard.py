@@ -10,6 +10,7 @@ who is signed in, and a key has no roles. Whoever was recognised by a cookie mus
 anything that is not safe.
 """
 
+import ipaddress
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from service.client import Client
 from service.errors import Forbidden, InvalidApiKey, InvalidToken, NoToken, NotSignedIn
 from service.http.body import arrived
 from service.parts import parts
+from service.settings import LOOPBACK
 from service.tokens.access import Principal
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -57,6 +59,17 @@ def client(request: web.Request) -> Client:
         agent = "".join(sign if sign.isprintable() else "?" for sign in sent)
         known = request[_CLIENT] = Client(parts(request).proxies.address(peer, forwarded), agent)
     return known
+
+
+def from_here(request: web.Request) -> bool:
+    """Whether this machine asks, under a name of its own: a page elsewhere could give its name our address."""
+    try:
+        peer = ipaddress.ip_address(request.remote or "")
+    except ValueError:
+        return False
+    host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
+    named = host.strip("[]") in LOOPBACK
+    return peer.is_loopback and named and hdrs.X_FORWARDED_FOR not in request.headers
 
 
 def bearer_token(request: web.Request) -> str | None:

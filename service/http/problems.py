@@ -6,13 +6,14 @@ nobody foresaw is a bare 500 with the request's id, and its trace goes to the lo
 
 import re
 import secrets
+import time
 from typing import Any
 
 import orjson
 import structlog
 from aiohttp import hdrs, web
 
-from service import logs
+from service import logs, metrics
 from service.errors import (
     ExpectationFailed,
     MethodNotAllowed,
@@ -24,6 +25,7 @@ from service.errors import (
 )
 from service.http import shedding
 from service.http.guard import Handler
+from service.http.metrics import meter
 from service.parts import PARTS, parts
 from service.settings import Settings
 from service.store import patience
@@ -39,25 +41,28 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, check whether and from where it may come, answer it, and translate what goes wrong."""
     logs.request_id.set(_identify(request))
-    its = parts(request)
+    its, began = parts(request), time.perf_counter()
     its.state.under_way += 1
     try:
         with patience():
             shedding.check(request, its)
             its.csrf.check_origin(request)
-            return await handler(request)
+            response = await handler(request)
     except ServiceError as error:
-        return _problem(request, error)
+        response = _problem(request, error)
     except web.HTTPException as error:
         if _asks_what_is_there(request, error):
-            return web.Response(status=204, headers={hdrs.ALLOW: ", ".join(sorted(await _methods(request)))})
-        return _problem(request, _in_our_words(error))
+            response = web.Response(status=204, headers={hdrs.ALLOW: ", ".join(sorted(await _methods(request)))})
+        else:
+            response = _problem(request, _in_our_words(error))
     except Exception:
         # Whatever it is, the client learns no more than that it is ours to mend.
         log.exception("http.unforeseen", method=request.method, path=request.path)
-        return _problem(request, ServiceError())
+        response = _problem(request, ServiceError())
     finally:
         its.state.under_way -= 1
+    meter(request, its).answered(response.status, time.perf_counter() - began)
+    return response
 
 
 def outside(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -112,6 +117,8 @@ def _problem(request: web.Request, error: ServiceError) -> web.Response:
         "requestId": request[REQUEST_ID],
         **error.members,
     }
+    if error.status == 500:
+        metrics.HTTP_ERRORS.inc()
     response = web.Response(
         body=orjson.dumps(members),
         status=error.status,

@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from service import metrics
 from service.errors import Crowded, RequestTimeout, ServiceError
 from service.http import problems
 from service.http.address import network_of
@@ -32,6 +33,8 @@ LARGEST_HEAD = 64 * 1024  # bytes that may come before a head is complete
 SWEEP = 1.0  # seconds between two looks at all connections
 PARTING = 1.0  # seconds in which who is turned away may read why
 MOST_PARTING = 256  # connections that are given that time
+
+_FULL, _NOT_HTTP, _SLOW, _UNREAD = (metrics.HTTP_CUT_OFF.labels(why) for why in ("full", "not_http", "slow", "unread"))
 
 
 class Protocol(RequestHandler):
@@ -78,6 +81,7 @@ class Protocol(RequestHandler):
             self._unread_since = now
         elif now - self._unread_since >= TAKEN_WITHIN:
             log.info("http.unread", peer=_peer(transport))
+            _UNREAD.inc()
             transport.abort()
 
     def finish_response(
@@ -101,6 +105,7 @@ class Protocol(RequestHandler):
         if status >= 500:
             log.error("http.unforeseen", request_id=request_id, exc_info=exc)
         else:
+            _NOT_HTTP.inc()
             log.info("http.malformed", status=status, error=type(exc).__name__, request_id=request_id)
         error = ServiceError("The connection is closed.") if status >= 500 else _NotHttp()
         headers, body = self._problem(error, request_id)
@@ -115,6 +120,7 @@ class Protocol(RequestHandler):
         if not isinstance(server, Server) or transport is None or transport.is_closing():
             return
         request_id = secrets.token_hex(8)
+        (_SLOW if isinstance(error, RequestTimeout) else _NOT_HTTP).inc()
         log.info("http.cut_off", status=error.status, peer=_peer(transport), request_id=request_id)
         self.close()
         server.part(transport, _written(error.status, *self._problem(error, request_id)))
@@ -139,6 +145,7 @@ class Server(web.Server):
         self._from: Counter[str] = Counter()
         self._parting: dict[asyncio.Transport, float] = {}
         self._turned_away = 0
+        its.state.connections = lambda: len(self._connections)
         self._next_sweep = self._loop.call_later(SWEEP, self._sweep)
 
     def seat(self, transport: asyncio.Transport) -> str | None:
@@ -162,6 +169,7 @@ class Server(web.Server):
     def turn_away(self, transport: asyncio.Transport) -> None:
         """Say that there is no place."""
         self._turned_away += 1
+        _FULL.inc()
         error = Crowded()
         self.part(transport, _written(error.status, *_problem(error, secrets.token_hex(8), self.headers)))
 

@@ -9,15 +9,17 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
+from service import metrics
 from service.errors import Crowded
 from service.parts import Parts, parts
 
-ALWAYS_ANSWERED = frozenset({"/health", "/ready"})
+ALWAYS_ANSWERED = frozenset({"/health", "/ready", "/metrics"})
 
 
 def check(request: web.Request, its: Parts) -> None:
     """Raise `Crowded` when more requests are under way than may be, this one included."""
     if its.state.under_way > its.settings.max_concurrent_requests and request.path not in ALWAYS_ANSWERED:
+        metrics.HTTP_SHED.inc()
         raise Crowded
 
 

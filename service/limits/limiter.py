@@ -19,6 +19,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from service import metrics
 from service.errors import RateLimited
 from service.limits.policies import Policy
 from service.store import Script, Store
@@ -71,6 +72,10 @@ class Limiter:
         self._store = store
         self._key = vault.key("limit-subject")
         self._policies = policies
+        self._counts = {
+            name: tuple(metrics.RATE_LIMITS.labels(name, decision) for decision in ("refused", "allowed"))
+            for name in policies
+        }
 
     async def charge(self, *charges: Charge) -> list[Allowance]:
         """Count one call against each policy, the narrowest first; raises `Refused`, and then none is counted."""
@@ -80,6 +85,7 @@ class Limiter:
             policy = self._policies[charge.policy]
             window = int(policy.window.total_seconds() * 1000)
             verdict, remaining, left = await self._store.one(_WINDOW(self._name(charge), policy.calls, window, call))
+            self._counts[charge.policy][bool(verdict)].inc()
             allowance = Allowance(policy, remaining, math.ceil(left / 1000))
             if not verdict:
                 await self._withdraw(call, charges[:done])

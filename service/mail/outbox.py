@@ -34,6 +34,7 @@ from typing import Any
 import orjson
 import structlog
 
+from service import metrics
 from service.errors import StoreUnavailable, ValidationFailed
 from service.store import Command, Script, Store
 from service.vault import Unsealable, Vault
@@ -140,6 +141,7 @@ class Outbox:
     async def failed(self, errand: Errand, reason: str, *, for_good: bool = False) -> None:
         """The errand comes back later, or is parked when that has been often enough or would not help."""
         parked = for_good or errand.tries > len(self._waits)
+        metrics.MAIL_FAILED.labels(errand.kind, "yes" if parked else "no").inc()
         log.warning("mail.failed", id=errand.id, kind=errand.kind, reason=reason, tries=errand.tries, parked=parked)
         if parked:
             await self._park(errand, reason)

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import structlog
 
+from service import metrics
 from service.errors import ServiceError, StoreUnavailable
 from service.mail.letters import Letter, Writer
 from service.mail.outbox import Errand, Outbox
@@ -101,6 +102,7 @@ class Post:
             if letter and self._transport:
                 message = self._writer.write(letter, errand.id)
                 await self._transport.send(message)
+                metrics.MAIL_SENT.labels(errand.kind).inc()
                 log.info("mail.sent", id=errand.id, kind=errand.kind, tries=errand.tries)
         except NotDelivered as refusal:
             await self._outbox.failed(errand, str(refusal), for_good=refusal.for_good)

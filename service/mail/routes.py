@@ -1,14 +1,12 @@
 """Mail over HTTP, in development only: the letters that would have been sent."""
 
 import html
-import ipaddress
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from service.errors import NotFound
 from service.http import guard
 from service.parts import parts
-from service.settings import LOOPBACK
 
 routes = web.RouteTableDef()
 
@@ -18,7 +16,7 @@ routes = web.RouteTableDef()
 async def dev_mail(request: web.Request) -> web.Response:
     """In development without `SMTP_URL`: the letters of this instance, the latest first; from this machine only."""
     showing = parts(request).showing
-    if showing is None or not _from_here(request):
+    if showing is None or not guard.from_here(request):
         raise NotFound
     letters = "".join(
         f"<article><h2>{html.escape(letter.subject)}</h2><p>To {html.escape(letter.to)}, {html.escape(letter.date)}</p>"
@@ -30,17 +28,6 @@ async def dev_mail(request: web.Request) -> web.Response:
         f"<p>What would have been sent, the latest first.</p>{letters or '<p>Nothing yet.</p>'}</html>"
     )
     return web.Response(text=page, content_type="text/html")
-
-
-def _from_here(request: web.Request) -> bool:
-    """Whether this machine asks, under a name of its own: a page elsewhere could give its name our address."""
-    try:
-        peer = ipaddress.ip_address(request.remote or "")
-    except ValueError:
-        return False
-    host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
-    named = host.strip("[]") in LOOPBACK
-    return peer.is_loopback and named and hdrs.X_FORWARDED_FOR not in request.headers
 
 
 def _with_links(text: str, base: str) -> str:

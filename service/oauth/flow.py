@@ -1,9 +1,11 @@
 """A sign-in elsewhere, from leaving to coming back."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from service import metrics
 from service.errors import (
     OAuthCodeMissing,
     OAuthDenied,
@@ -11,6 +13,8 @@ from service.errors import (
     OAuthStateInvalid,
     ProviderNotConfigured,
     ProviderUnavailable,
+    ServiceError,
+    StoreUnavailable,
 )
 from service.oauth.provider import Challenge, Person, Provider
 from service.oauth.states import Flow, States
@@ -51,11 +55,12 @@ class OAuth:
         """Begin a flow; raises `ProviderUnavailable`."""
         provider = self.provider(flow.provider)
         challenge = await self._states.begin(flow)
-        try:
-            async with asyncio.timeout(WITHIN):
-                return Departure(await provider.start(challenge), challenge.state)
-        except TimeoutError as error:
-            raise ProviderUnavailable from error
+        with _counted(provider.name, "start"):
+            try:
+                async with asyncio.timeout(WITHIN):
+                    return Departure(await provider.start(challenge), challenge.state)
+            except TimeoutError as error:
+                raise ProviderUnavailable from error
 
     async def returned(self, name: str, answer: Mapping[str, str], browser: str | None) -> Return:
         """Whose return a callback is; raises `OAuthCodeMissing` or `OAuthStateInvalid`. Calls nobody.
@@ -70,6 +75,10 @@ class OAuth:
 
     async def person(self, back: Return, answer: Mapping[str, str]) -> Person:
         """Who it is; raises `OAuthDenied`, `OAuthExchangeFailed`, `OAuthStateInvalid` or `ProviderUnavailable`."""
+        with _counted(back.provider.name, "finish"):
+            return await self._person(back, answer)
+
+    async def _person(self, back: Return, answer: Mapping[str, str]) -> Person:
         if not back.provider.vouches(answer):
             raise OAuthStateInvalid
         match answer.get("error"):
@@ -86,3 +95,16 @@ class OAuth:
                 return await back.provider.finish(answer, back.challenge)
         except TimeoutError as error:
             raise ProviderUnavailable from error
+
+
+@contextmanager
+def _counted(provider: str, step: str) -> Iterator[None]:
+    """Count what comes of this block; that Redis is away is no news of the provider."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except ServiceError as error:
+        metrics.OAUTH_CALLS.labels(provider, step, error.code.lower()).inc()
+        raise
+    metrics.OAUTH_CALLS.labels(provider, step, "success").inc()

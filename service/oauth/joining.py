@@ -16,6 +16,7 @@ import unicodedata
 from dataclasses import replace
 from datetime import timedelta
 
+from service import metrics
 from service.accounts.emails import LONGEST, InvalidEmail, canonical
 from service.accounts.users import Identity, LastWayIn, Linking, User, Users
 from service.apikeys.keys import ApiKeys
@@ -42,6 +43,7 @@ RECENT = timedelta(minutes=10)  # how long after a sign-in one may link and unli
 _LONGEST_NAME = 100
 _LOOK_AGAIN = (0.05, 0.1, 0.2, 0.4, 0.4)  # seconds between looks for an account that is just being made
 AMR = ("fed",)
+_REFUSALS = (AccountDisabled, EmailExists, IdentityInUse, OAuthEmailUnverified, RegistrationClosed)
 
 
 class Joining:
@@ -68,16 +70,11 @@ class Joining:
 
     async def enter(self, person: Person, provider: str, client: Client) -> SignedIn:
         """Sign a person in; raises `AccountDisabled`, `EmailExists`, `IdentityInUse` or `OAuthEmailUnverified`."""
-        for pause in _LOOK_AGAIN:
-            user = await self._users.find_by_identity(person.issuer, person.subject)
-            user = user or await self._by_email(person, provider, client)
-            if user is not None:
-                break
-            await asyncio.sleep(pause)
-        else:
-            raise StoreUnavailable
-        if not user.active:
-            raise AccountDisabled
+        try:
+            user = await self._account_of(person, provider, client)
+        except _REFUSALS as refusal:
+            metrics.sign_in(AMR, refusal.code)
+            raise
         return await self._signin.begin(user, AMR, client)
 
     async def link(self, person: Person, provider: str, user_id: str, session_id: str, client: Client) -> User:
@@ -105,6 +102,15 @@ class Joining:
         """Raise `ReauthenticationRequired` unless the sign-in is a matter of minutes (RFC 9470, in spirit)."""
         if self._clock.now() - principal.auth_time > RECENT.total_seconds():
             raise ReauthenticationRequired
+
+    async def _account_of(self, person: Person, provider: str, client: Client) -> User:
+        for pause in _LOOK_AGAIN:
+            user = await self._users.find_by_identity(person.issuer, person.subject)
+            user = user or await self._by_email(person, provider, client)
+            if user is not None:
+                return user
+            await asyncio.sleep(pause)
+        raise StoreUnavailable
 
     async def _by_email(self, person: Person, provider: str, client: Client) -> User | None:
         """The account that the email leads to, or a new one; `None` while another request is making it."""

@@ -22,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from service import metrics
 from service.accounts.directory import Directory
 from service.client import Client, device
 from service.clock import Clock
@@ -57,6 +58,11 @@ class EndReason(StrEnum):
     EXPIRED = "expired"
     REUSE = "reuse"
     REPLACED = "replaced"
+
+
+_ENDED = {reason: metrics.SESSIONS_ENDED.labels(reason.value) for reason in EndReason}
+_DELETED = metrics.SESSIONS_ENDED.labels("account_deleted")
+_VERDICTS = {verdict: metrics.REFRESHES.labels(verdict) for verdict in (*map(str, Verdict), "ended", "expired")}
 
 
 class Expired(SessionEnded):
@@ -169,6 +175,7 @@ class Families:
         match answer:
             case ["started", told, expires_at, *replaced]:
                 moment = self._moment(told)
+                _ENDED[EndReason.REPLACED].inc(len(replaced))
                 await self.count_no_more(user_id, replaced)
                 token = RefreshToken(user_id, sid)
                 return Family(token, epoch, moment, _time(expires_at), moment, amr, replaced=tuple(replaced))
@@ -190,13 +197,17 @@ class Families:
         lasts = int(self._clock.now() * 1000) + self._lifetimes[0]
         counting = self._directory.session_lasts(token.user_id, token.session_id, lasts)
         answer, *replies = await self._store.run(command, *beside, aside=[counting])
+        _VERDICTS[answer[0]].inc()
         match answer:
             case ["reuse", _, now]:
                 self._moment(now)
+                _ENDED[EndReason.REUSE].inc()
                 self._insist(token.user_id, EndReason.REUSE, [token.session_id])
+                await self.count_no_more(token.user_id, [token.session_id])
                 raise RefreshTokenReused
             case ["expired", rotations, now]:
                 self._moment(now)
+                _ENDED[EndReason.EXPIRED].inc()
                 await self.count_no_more(token.user_id, [token.session_id])
                 raise Expired(int(rotations))
             case ["ended", _, now, reason]:
@@ -244,6 +255,7 @@ class Families:
         uncounting = self._directory.sessions_end(user_id, counted)
         forgetting = _FORGET(_key(user_id), self._afterlife)
         (ended,) = await self._store.run(forgetting, durable=True, aside=uncounting)
+        _DELETED.inc(len(ended))
         self._insist(user_id, EndReason.BY_ADMIN, {*counted, *ended})
         await self.count_no_more(user_id, set(ended).difference(counted))
         return tuple(ended)
@@ -293,6 +305,7 @@ class Families:
         until = _ms(timedelta(seconds=jti_expires) + self._tolerance)
         command = _REVOKE(_key(user_id), session_id, jti, until, EndReason.REVOKED)
         self._moment(await self._store.one(command, durable=True))
+        metrics.TOKENS_REVOKED.inc()
         self._store.insist(command)
 
     async def expiry(self, token: RefreshToken) -> datetime | None:
@@ -332,6 +345,7 @@ class Families:
         ended, epoch, now, told = await self._store.one(command, durable=True, once=session_id == "*")
         self._moment(now)
         rotations = {sid: int(count) for sid, count in zip(told[::2], told[1::2], strict=True)}
+        _ENDED[reason].inc(len(rotations))  # `ended` counts one that was over before, too
         named = {session_id} if is_id(session_id) else set()
         self._insist(user_id, reason, named | rotations.keys(), int(epoch) if grow else 0, jti, jti_expires)
         await self.count_no_more(user_id, rotations)

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, replace
 
+from service import metrics
 from service.accounts.once import NONE_LEFT
 from service.accounts.passwords import Passwords
 from service.accounts.users import User, Users
@@ -94,6 +95,7 @@ class SignIn:
             await asyncio.sleep(floor - asyncio.get_running_loop().time())
             # Not waited for: how long it takes to write would tell whether there is such an account.
             reason = refused.answer.code
+            metrics.sign_in(("pwd",), reason)
             self._audit.note(Event.SIGN_IN_REFUSED, user_id=refused.user_id, client=client, reason=reason)
             raise refused.answer from None
         await self._upgrade(signed.user, password)
@@ -103,9 +105,11 @@ class SignIn:
         """Open a session for a user who has just proved who they are, by other means than a password."""
         for _ in range(_ATTEMPTS):
             epoch, current = await self._read(user.id)
-            if current is None:
-                raise AccountDisabled
-            await self._admit(current, client)
+            try:
+                current = await self._admitted(current, client)
+            except (AccountDisabled, EmailUnverified) as refusal:
+                metrics.sign_in(amr, refusal.code)
+                raise
             try:
                 return await self._open(current, epoch, amr, client)
             except Overtaken:
@@ -197,7 +201,7 @@ class SignIn:
                 proved = phc
             assert user is not None
             try:
-                await self._admit(user, client)
+                await self._admitted(user, client)
             except (AccountDisabled, EmailUnverified) as refusal:
                 raise _Refused(refusal, user.id) from None
             try:
@@ -207,13 +211,14 @@ class SignIn:
                 continue
         raise StoreUnavailable
 
-    async def _admit(self, user: User, client: Client) -> None:
-        """Raise `AccountDisabled`, or `EmailUnverified` after asking for another link to be sent."""
-        if not user.active:
+    async def _admitted(self, user: User | None, client: Client) -> User:
+        """The user; raises `AccountDisabled`, or `EmailUnverified` after asking for another link to be sent."""
+        if user is None or not user.active:
             raise AccountDisabled
         if self._verified_only and not user.email_verified:
             await self._notices.tell(Kind.VERIFY, client, user.id)
             raise EmailUnverified
+        return user
 
     async def _read(self, user_id: str) -> tuple[int, User | None]:
         """The epoch, then the user: a change in between makes the epoch too old, never the user."""
@@ -222,6 +227,7 @@ class SignIn:
 
     async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client) -> SignedIn:
         family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))
+        metrics.sign_in(amr, "success")
         await self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device, ended=family.replaced)
         signed = self._signed_in(replace(user, last_login_at=family.now), family)
         return replace(signed, returning=user.last_login_at is not None)

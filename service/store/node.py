@@ -14,6 +14,7 @@ from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, Re
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from service import metrics
 from service.store.address import Address, Host
 from service.store.commands import Command, script_of
 
@@ -75,13 +76,19 @@ class Breaker:
 class Node:
     """One Redis server."""
 
-    def __init__(self, redis: Redis, name: str = "redis") -> None:
+    def __init__(self, redis: Redis, name: str = "redis", kind: str = "single") -> None:
         self.name = name
+        self.kind = kind
         self.demoted = False
         self.leaving_until = 0.0  # monotonic, in seconds: another server takes its place, so nothing is sent to it
         self._redis = redis
         self._breaker = Breaker()
         self._probing: asyncio.Task[None] | None = None
+        self._took = metrics.REDIS_ROUND_TRIP.labels(kind).observe
+        self._lost, self._late, self._shed = (
+            metrics.REDIS_ERRORS.labels(kind, why) for why in ("connection", "timeout", "given_up")
+        )
+        self._opened = metrics.REDIS_GIVEN_UP_TIMES.labels(kind)
 
     @property
     def given_up(self) -> bool:
@@ -96,6 +103,7 @@ class Node:
     async def send(self, commands: tuple[Command, ...], within: float = ANSWER) -> list[Any]:
         """The replies in order, those that are errors too; raises `Failed` if there are none in time (seconds)."""
         if self._breaker.open:
+            self._shed.inc()
             raise Failed(
                 RedisConnectionError(f"{self.name} does not answer and is given up for now"), final=True, shed=True
             )
@@ -128,15 +136,18 @@ class Node:
             async with asyncio.timeout(within):
                 replies = await self._exchange(commands)
         except (TimeoutError, RedisConnectionError, RedisTimeoutError, OSError) as error:
+            (self._late if isinstance(error, TimeoutError | RedisTimeoutError) else self._lost).inc()
             # Too little time, or too many callers at once, says nothing about the server.
             if within > ANSWER / 2 and "No connection available" not in str(error):
                 self._failed(began)
             raise Failed(error) from error
+        self._took(time.monotonic() - began)
         self._breaker.succeeded()
         return replies
 
     def _failed(self, began: float) -> None:
         if self._breaker.failed(began):
+            self._opened.inc()
             log.warning("store.given_up", server=self.name)
             self._probing = asyncio.create_task(self._probe())
 

@@ -18,6 +18,7 @@ depends on the order (`apart`).
 
 import asyncio
 import contextvars
+import math
 import re
 import time
 from collections import deque
@@ -29,6 +30,7 @@ from typing import Any
 import structlog
 from redis.exceptions import AskError, MovedError, NoPermissionError, ResponseError, TryAgainError
 
+from service import metrics
 from service.errors import StoreUnavailable
 from service.store.commands import READS, Command, repeatable, slot_of
 from service.store.node import ANSWER, Failed, Identity, Node
@@ -93,6 +95,8 @@ class Condition:
     dangers: tuple[str, ...] = ()
     role: str | None = None
     replicas: int = 0
+    memory: int = 0  # bytes, of the server that has the least room
+    memory_limit: int = 0  # bytes; 0 is no bound
 
 
 @dataclass
@@ -246,6 +250,10 @@ class Store:
         found = await asyncio.gather(*map(self._condition_of, servers))
         conditions = [condition for condition, _ in found]
         several = len(conditions) > 1
+        fullest = max(
+            conditions,
+            key=lambda condition: (condition.memory / (condition.memory_limit or math.inf), condition.memory),
+        )
         dangers = [
             f"{node.name}: {danger}" if several else danger
             for node, condition in zip(servers, conditions, strict=True)
@@ -261,7 +269,15 @@ class Store:
             tuple(dangers),
             next((c.role for c in conditions if c.role != "master"), "master"),
             min(condition.replicas for condition in conditions),
+            fullest.memory,
+            fullest.memory_limit,
         )
+
+    def observe(self) -> None:
+        """Tell the metrics how many servers there are, and how many of them are given up for now."""
+        servers, kind = self._topology.nodes(), self._topology.kind
+        metrics.REDIS_SERVERS.labels(kind).set(len(servers))
+        metrics.REDIS_GIVEN_UP.labels(kind).set(sum(node.given_up for node in servers))
 
     async def close(self) -> None:
         await self._topology.close()
@@ -354,12 +370,14 @@ class Store:
         elif node.leaving:
             node = await self._successor(node, slot, until)
         if node is None:
+            metrics.REDIS_ERRORS.labels(self._topology.kind, "unknown_server").inc()
             raise Failed(StoreUnavailable("Nobody knows which server to ask"))
         replies = await self._say(node, commands, until, durable)
         if self._topology.spread:
             replies = await self._follow(commands, replies, until, durable)
         refused = [reply for reply in replies if _passing(reply)]
         for reply in refused:
+            metrics.REDIS_ERRORS.labels(self._topology.kind, str(_passing(reply)).lower()).inc()
             log.warning("store.refused", error=type(reply).__name__, reason=str(reply))
             if _passing(reply) == "READONLY":
                 # The master has become a replica: nothing was written, and these connections all lead there.
@@ -485,7 +503,8 @@ class Store:
         if not appendonly:
             dangers.append("appendonly is off: a restart of Redis loses what happened since its last snapshot")
         replicas = int(told.get("connected_slaves", 0))
-        condition = Condition(version, appendonly, policy, tuple(dangers), told.get("role"), replicas)
+        memory, limit = (int(told.get(name, 0)) for name in ("used_memory", "maxmemory"))
+        condition = Condition(version, appendonly, policy, tuple(dangers), told.get("role"), replicas, memory, limit)
         return condition, int(moment[0]) + int(moment[1]) / 1e6
 
 

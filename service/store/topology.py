@@ -32,6 +32,7 @@ _SILENCE = 10.0  # seconds in which a Sentinel may have nothing to say
 class Topology(ABC):
     """The servers that hold our keys. What is known of them may be old; `learn` looks again."""
 
+    kind = "single"  # what Redis is, as metrics tell it
     spread = False  # whether keys are on several servers
 
     def __init__(self) -> None:
@@ -85,7 +86,7 @@ class Single(Topology):
 
     def __init__(self, redis: Redis) -> None:
         super().__init__()
-        self._node = Node(redis)
+        self._node = Node(redis, kind=self.kind)
 
     def node(self, slot: int | None) -> Node:
         return self._node
@@ -106,6 +107,8 @@ class Sentinels(Topology):
     all. So the Sentinels are listened to as well: nothing is sent to it from the moment its successor is promoted
     until that one is known.
     """
+
+    kind = "sentinel"
 
     def __init__(self, address: Address) -> None:
         super().__init__()
@@ -141,7 +144,7 @@ class Sentinels(Topology):
             return
         log.info("store.master", host=where[0], port=where[1], before=self._where)
         former, self._where = self._master, where
-        self._master = Node(client(self._address.options, where, only_master=True), f"{where[0]}:{where[1]}")
+        self._master = Node(client(self._address.options, where, only_master=True), f"{where[0]}:{where[1]}", self.kind)
         self.changed.set()
         if former:
             self._closing.add(task := asyncio.create_task(former.close()))
@@ -201,6 +204,7 @@ class Sentinels(Topology):
 class Cluster(Topology):
     """The servers of a Cluster, each with its slots."""
 
+    kind = "cluster"
     spread = True
 
     def __init__(self, address: Address) -> None:
@@ -224,7 +228,7 @@ class Cluster(Topology):
         if not host[0] and teller:
             host = (teller.name.rpartition(":")[0], host[1])
         if host not in self._nodes:
-            self._nodes[host] = Node(client(self._address.options, host), f"{host[0]}:{host[1]}")
+            self._nodes[host] = Node(client(self._address.options, host), f"{host[0]}:{host[1]}", self.kind)
         return self._nodes[host]
 
     def moved(self, slot: int, host: Host, teller: Node | None = None) -> Node:

@@ -132,6 +132,10 @@ class Keys:
             raise StoreUnavailable
         return self._mine[0] if len(self._mine) == 1 or not self._shared else signs_now(self._mine, self._now())
 
+    def signing_since(self) -> datetime | None:
+        """When the key that signs now began to; `None` for one of the operator's own."""
+        return _time(since) if (since := self.signing().signs_from) else None
+
     def by_header(self, header: str) -> SigningKey | None:
         """The key of a token, known by the very header that we write with it.
 

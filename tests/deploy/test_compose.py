@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from .conftest import ROOT
 INSTANCES = ("gatepost-1", "gatepost-2", "gatepost-3")
 SENTINEL = ("redis-2", "redis-3", "sentinel-1", "sentinel-2", "sentinel-3")
 CLUSTER = tuple(f"cluster-{number}" for number in range(1, 7))
+WATCHERS = ("prometheus", "grafana")
 STORES = ("redis", *SENTINEL, *CLUSTER)
 GIVEN = {"AUTH_SECRET": "a-Long.and_random-Secret;0f-m0re/than+32*bytes", "REDIS_PASSWORD": "5f2c"}
 VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^${}]*))?\}")
@@ -87,9 +89,11 @@ def test_nginx_finds_each_instance_where_it_is(services):
 def test_every_address_lies_in_the_network_of_the_edge(parts, services):
     (pool,) = parts["networks"]["edge"]["ipam"]["config"]
     network = ipaddress.ip_network(pool["subnet"])
-    addresses = [address(services[name]) for name in ("nginx", *INSTANCES)]
+    present = [name for name, service in services.items() if "edge" in service["networks"]]
+    addresses = [address(services[name]) for name in present]
 
-    assert len(set(addresses)) == 4
+    assert set(present) == {"nginx", "prometheus", *INSTANCES}
+    assert len(set(addresses)) == 5
     assert all(ipaddress.ip_address(each) in network for each in addresses)
 
 
@@ -106,8 +110,51 @@ def test_nginx_alone_is_trusted_to_say_where_a_client_is(services):
 
 def test_only_nginx_can_be_reached_and_only_from_this_machine(services):
     assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
-        "nginx": ["127.0.0.1:8080:8080"]
+        "nginx": ["127.0.0.1:8080:8080"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
+
+
+def test_grafana_reaches_prometheus_and_nothing_else(services):
+    (source,) = yaml.safe_load((ROOT / "config/grafana/provisioning/datasources/gatepost.yml").read_text())[
+        "datasources"
+    ]
+
+    assert services["grafana"]["networks"] == ["watch"]
+    assert {name for name, service in services.items() if "watch" in service["networks"]} == set(WATCHERS)
+    assert source["url"] == "http://prometheus:9090"
+
+
+def test_grafana_finds_its_files_and_shows_them_to_nobody_who_could_change_them(services):
+    environment = services["grafana"]["environment"]
+    (provider,) = yaml.safe_load((ROOT / "config/grafana/provisioning/dashboards/gatepost.yml").read_text())[
+        "providers"
+    ]
+    here = {"/etc/gatepost/grafana": ROOT / "config/grafana"}
+
+    assert services["grafana"]["volumes"][0] == "./config/grafana:/etc/gatepost/grafana:ro"
+    for path in (
+        environment["GF_PATHS_PROVISIONING"],
+        environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"],
+        provider["options"]["path"],
+    ):
+        root = here["/etc/gatepost/grafana"]
+        assert (root / path.removeprefix("/etc/gatepost/grafana/")).exists()
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+
+
+def test_prometheus_asks_each_instance_with_the_token_that_it_has(parts):
+    services = compose(**GIVEN, METRICS_TOKEN="the-token")["services"]
+    (job,) = yaml.safe_load((ROOT / "config/prometheus.yml").read_text())["scrape_configs"]
+    files = {file["target"]: parts["configs"][file["source"]]["file"] for file in services["prometheus"]["configs"]}
+
+    assert job["static_configs"] == [{"targets": [f"{name}:8000" for name in INSTANCES]}]
+    assert {services[name]["environment"]["METRICS_TOKEN"] for name in ("prometheus", *INSTANCES)} == {"the-token"}
+    assert services["prometheus"]["entrypoint"] == ["sh", "/etc/gatepost/prometheus-start.sh"]
+    assert all((ROOT / file).is_file() for file in files.values())
+    assert {Path(target).name for target in files} == {Path(file).name for file in files.values()}
 
 
 def test_redis_can_be_reached_by_the_instances_alone(parts, services):
@@ -140,9 +187,13 @@ def test_the_instances_come_as_a_user_who_may_do_what_they_need(services):
 
 
 def test_no_secret_is_on_a_command_line(services):
-    given = {"REDIS_PASSWORD": "the-password", "REDIS_ADMIN_PASSWORD": "the-other-password"}
+    given = {
+        "REDIS_PASSWORD": "the-password",
+        "REDIS_ADMIN_PASSWORD": "the-other-password",
+        "METRICS_TOKEN": "the-token-of-metrics",
+    }
     for service in compose(**(GIVEN | given))["services"].values():
-        shown = str(service.get("command", "")) + str(service.get("healthcheck", ""))
+        shown = "".join(str(service.get(part, "")) for part in ("command", "entrypoint", "healthcheck"))
         assert not any(secret in shown for secret in given.values())
 
 
@@ -163,7 +214,9 @@ def test_a_profile_adds_to_what_runs_without_one(services):
     """So `docker compose up` needs no setting, and Sentinel takes the single Redis, accounts and all, as its master."""
     profiles = {name: " ".join(service["profiles"]) for name, service in services.items() if "profiles" in service}
 
-    assert profiles == dict.fromkeys(SENTINEL, "sentinel") | dict.fromkeys((*CLUSTER, "cluster-create"), "cluster")
+    assert profiles == dict.fromkeys(SENTINEL, "sentinel") | dict.fromkeys((*CLUSTER, "cluster-create"), "cluster") | (
+        dict.fromkeys(WATCHERS, "prometheus")
+    )
 
 
 @pytest.mark.parametrize("profile", ["sentinel", "cluster"])
@@ -188,7 +241,7 @@ def test_a_missing_secret_stops_the_start_with_the_command_that_makes_one(name):
 def test_everyone_has_a_health_check(services):
     """The instances' is in the image."""
     assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()
-    for name in ("nginx", *STORES):
+    for name in ("nginx", *WATCHERS, *STORES):
         assert services[name]["healthcheck"]["test"]
 
 
@@ -204,7 +257,7 @@ def test_nobody_starts_before_what_it_needs_is_healthy(services):
         }
 
 
-@pytest.mark.parametrize("name", ["nginx", *STORES, "cluster-create", *INSTANCES])
+@pytest.mark.parametrize("name", ["nginx", *WATCHERS, *STORES, "cluster-create", *INSTANCES])
 def test_nobody_has_more_rights_than_it_needs(services, name):
     service = services[name]
 
@@ -214,7 +267,7 @@ def test_nobody_has_more_rights_than_it_needs(services, name):
     assert service.get("user", "the image's own") != "root"
 
 
-@pytest.mark.parametrize("name", ["nginx", *STORES, *INSTANCES])
+@pytest.mark.parametrize("name", ["nginx", *WATCHERS, *STORES, *INSTANCES])
 def test_everyone_comes_back_and_gets_time_to_finish(services, name):
     assert services[name]["restart"] == "unless-stopped"
     assert int(services[name]["stop_grace_period"].removesuffix("s")) >= 20

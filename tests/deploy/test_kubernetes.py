@@ -134,12 +134,13 @@ def test_the_commands_of_the_page_make_what_the_manifests_ask_for():
 def test_the_service_accepts_these_settings(tmp_path):
     secret = dict(re.findall(r'--from-literal=([A-Z_]+)="([^"]+)"', PAGE))
     secret = {
-        name: value.replace("$(random)", "5f2c9e" * 10 + "01ab").replace("$", "") for name, value in secret.items()
+        name: value.replace("$(random)", f"5f2c9e{number}" * 9 + "01ab").replace("$", "")
+        for number, (name, value) in enumerate(secret.items())
     }
     data = EVERYTHING["ConfigMap", "gatepost"]["data"]
     accepted = settings.load({"ENVIRONMENT": "production", **data, **secret}, None, tmp_path)
 
-    assert secret.keys() == {"AUTH_SECRET", "REDIS_URL"}
+    assert secret.keys() == {"AUTH_SECRET", "REDIS_URL", "METRICS_TOKEN"}
     assert data.keys() <= set(settings.NAMES)
     assert accepted.cookie_secure
     assert accepted.public_url == f"https://{EVERYTHING['Ingress', 'gatepost']['spec']['rules'][0]['host']}"

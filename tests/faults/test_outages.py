@@ -25,7 +25,7 @@ from tests.faults.conftest import (
 
 # Routes for anyone say nothing of Redis by themselves: these do without it, the others are asked with these bodies.
 WITHOUT_REDIS = {
-    *("GET /", "GET /health", "GET /ready", "GET /.well-known/jwks.json", "GET /api/public"),
+    *("GET /", "GET /health", "GET /ready", "GET /metrics", "GET /.well-known/jwks.json", "GET /api/public"),
     *("GET /.well-known/oauth-authorization-server", "GET /.well-known/openid-configuration"),
     "GET /api/auth/providers",
     "GET /dev/mail",

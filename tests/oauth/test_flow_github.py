@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from tests.oauth.conftest import APP, JSON, PAGE, all_that_is_kept, come_back, enter, leave, query_of
 from tests.oauth.github import Person, email
-from tests.oauth.mischief import an_error
+from tests.oauth.mischief import an_error, failing
 
 
 async def test_a_private_verified_email_is_found_through_the_api(visiting, github):
@@ -186,3 +186,31 @@ async def test_the_json_form_is_for_those_who_ask_for_json_only(visiting, github
     for accept in ("text/html, application/json;q=0.9", "*/*", "text/html"):
         assert (await browser("GET", "/api/auth/github", headers={"Accept": accept})).status == 302
     assert (await browser("GET", "/api/auth/github", headers=JSON)).status == 200
+
+
+async def test_what_comes_of_it_is_counted_by_provider_and_for_the_sign_in(visiting, github):
+    browser = await visiting(github, REGISTRATION="closed")
+    steps = [
+        ("start", "success"),
+        ("finish", "success"),
+        ("finish", "oauth_denied"),
+        ("finish", "provider_unavailable"),
+    ]
+
+    async def counts() -> list[float]:
+        text = (await browser("GET", "/metrics")).body.decode()
+        wanted = [
+            f'gatepost_oauth_calls_total{{provider="github",result="{result}",step="{step}"}}' for step, result in steps
+        ]
+        wanted.append('gatepost_sign_ins_total{method="fed",result="forbidden"}')
+        return [float(dict(line.rsplit(" ", 1) for line in text.splitlines()).get(name, 0)) for name in wanted]
+
+    before = await counts()
+    closed = await enter(browser, github, "ada-l")
+    denied = await come_back(browser, await github.sign_in(await leave(browser, "github"), "ada-l", consent=False))
+    github.mischief["/login/oauth/access_token"] = failing
+    failed = await enter(browser, github, "ada-l")
+    after = await counts()
+
+    assert (closed.code, denied.code, failed.status) == ("FORBIDDEN", "OAUTH_DENIED", 502)
+    assert [new - old for old, new in zip(before, after, strict=True)] == [3, 1, 1, 1, 1]

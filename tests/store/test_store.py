@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
@@ -231,7 +232,10 @@ async def test_the_condition_of_a_safe_redis_names_its_version_and_no_danger(own
     condition = await store.condition()
     await store.close()
 
-    assert condition == Condition(own_redis.cli("INFO", "server")["redis_version"], True, "noeviction", (), "master", 0)
+    assert condition.memory > 0
+    assert replace(condition, memory=0) == Condition(
+        own_redis.cli("INFO", "server")["redis_version"], True, "noeviction", (), "master", 0
+    )
 
 
 async def test_the_condition_names_each_way_to_forget(own_redis):

@@ -1,0 +1,198 @@
+"""Metrics: every name that Prometheus sees, what it means and in which unit, and how all of it is written out.
+
+What happens is counted where it happens. What merely is, such as open connections, is read by `http/metrics.py` when
+somebody asks and every five seconds. So a label is made once and kept beside its fact: finding one costs more than
+counting does.
+
+A label holds a word of ours: the template of a route, a policy, a reason. Never what a client sent, for everybody could
+make a new series with each request then, and never a secret or whose account it was.
+
+With several processes each has counts of its own in a file, in the directory that `PROMETHEUS_MULTIPROC_DIR` named when
+this module was first imported, and whichever process is asked answers for all. Whoever starts them makes the directory
+anew, and tells `prometheus_client.multiprocess.mark_process_dead` of one that has ended.
+"""
+
+import os
+import platform
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service import __version__
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+REGISTRY = CollectorRegistry()
+
+_DIRECTORY = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+_OF_ALL, _LATEST = "livesum", "livemostrecent"  # how several processes make one number of theirs
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, which no query of ours asks for
+if not _DIRECTORY:
+    ProcessCollector(registry=REGISTRY)
+
+
+def _counter(name: str, told: str, *labels: str) -> Counter:
+    return Counter(f"gatepost_{name}", told, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, told: str, *labels: str, of_several: str = _OF_ALL) -> Gauge:
+    return Gauge(f"gatepost_{name}", told, labels, registry=REGISTRY, multiprocess_mode=of_several)  # type: ignore[arg-type]
+
+
+def _histogram(name: str, told: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+    return Histogram(f"gatepost_{name}", told, labels, registry=REGISTRY, buckets=buckets)
+
+
+# Requests
+
+HTTP_REQUESTS = _counter("http_requests_total", "Requests answered.", "route", "method", "status")
+HTTP_DURATION = _histogram(
+    "http_request_duration_seconds",
+    "Seconds from a request's head to its answer; the time in which a client sends the body is part of it.",
+    "route",
+    "method",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+HTTP_ERRORS = _counter("http_errors_total", "Requests answered with 500, for a fault that is ours to mend.")
+HTTP_SHED = _counter("http_requests_shed_total", "Requests refused because too many were under way.")
+HTTP_IN_FLIGHT = _gauge("http_requests_in_flight", "Requests under way, without those that wait for their bodies.")
+HTTP_IN_FLIGHT_LIMIT = _gauge("http_requests_in_flight_limit", "Requests that may be under way.")
+HTTP_CONNECTIONS = _gauge("http_connections", "Open connections of clients.")
+HTTP_CONNECTIONS_LIMIT = _gauge("http_connections_limit", "Connections of clients that may be open.")
+HTTP_CUT_OFF = _counter(
+    "http_connections_cut_off_total",
+    "Connections refused or closed without a request: full, not_http, slow (to send a head) or unread (answers).",
+    "reason",
+)
+
+# People
+
+SIGN_INS = _counter(
+    "sign_ins_total",
+    "Sign-ins by how it was tried (pwd, fed: at a provider) and what came of it: success, or the code of the refusal.",
+    "method",
+    "result",
+)
+REFRESHES = _counter(
+    "refreshes_total",
+    "Our refresh tokens as presented: rotated, replayed, recovered or healed; reuse, ended, expired are refusals.",
+    "verdict",
+)
+SESSIONS = _gauge(
+    "sessions", "Live sessions of all accounts, counted every minute; the same on every instance.", of_several=_LATEST
+)
+SESSIONS_ENDED = _counter(
+    "sessions_ended_total",
+    "Sessions that were ended; those that nobody used until they expired are not here.",
+    "reason",
+)
+TOKENS_REVOKED = _counter("access_tokens_revoked_total", "Access tokens revoked while their session lives on.")
+AUDIT_EVENTS = _counter("audit_events_total", "Events of the audit trail.", "type")
+AUDIT_UNWRITTEN = _counter("audit_unwritten_total", "Events that Redis did not take, and that are in the log alone.")
+RATE_LIMITS = _counter(
+    "rate_limit_decisions_total", "Calls by the policy asked: allowed or refused.", "policy", "decision"
+)
+OAUTH_CALLS = _counter(
+    "oauth_calls_total", "Steps at a provider (start, finish): success, or the code of what went wrong.",
+    "provider", "step", "result",
+)  # fmt: skip
+
+# Passwords
+
+HASHING_THREADS = _gauge("hashing_threads", "Threads that hash passwords.")
+HASHING_BUSY = _gauge("hashing_threads_busy", "Threads that are hashing a password.")
+HASHING_WAITING = _gauge("hashing_waiting", "Passwords that wait for a thread.")
+HASHING_WAITING_LIMIT = _gauge("hashing_waiting_limit", "Passwords that may wait.")
+HASHING_REFUSED = _counter(
+    "hashing_refused_total", "Passwords refused: full (too many wait) or patience ran out.", "reason"
+)
+
+# Redis
+
+REDIS_ROUND_TRIP = _histogram(
+    "redis_round_trip_duration_seconds",
+    "Seconds from sending commands to their replies, by what Redis is: single, sentinel or cluster.",
+    "kind",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+)
+REDIS_ERRORS = _counter(
+    "redis_errors_total",
+    "Round trips that failed: timeout, connection, given_up (not tried), unknown_server, or Redis' own word.",
+    "kind",
+    "error",
+)
+REDIS_SERVERS = _gauge("redis_servers", "Servers that answer for keys.", "kind", of_several=_LATEST)
+REDIS_GIVEN_UP = _gauge("redis_servers_given_up", "Those whose breaker is open.", "kind", of_several="livemax")
+REDIS_GIVEN_UP_TIMES = _counter("redis_given_up_total", "Times that a breaker opened.", "kind")
+REDIS_MEMORY = _gauge("redis_memory_used_bytes", "Memory of the server that is the fullest.", of_several=_LATEST)
+REDIS_MEMORY_LIMIT = _gauge("redis_memory_limit_bytes", "Its maxmemory; 0 is no bound.", of_several=_LATEST)
+REDIS_DANGERS = _gauge("redis_dangers", "Ways in which Redis could lose what it is told.", of_several=_LATEST)
+
+# Mail
+
+MAIL_WAITING = _gauge("mail_waiting", "Errands in the outbox, the same on every instance.", of_several=_LATEST)
+MAIL_PARKED = _gauge("mail_parked", "Letters that were given up, the same on every instance.", of_several=_LATEST)
+MAIL_SENT = _counter("mail_sent_total", "Letters that a mail server took.", "kind")
+MAIL_FAILED = _counter(
+    "mail_failed_total", "Tries that failed; parked is yes for the last of a letter.", "kind", "parked"
+)
+
+# The instance
+
+BUILD = _gauge("build_info", "Which Gatepost this is; always 1.", "version", "python", of_several="livemax")
+SIGNING_SINCE = _gauge(
+    "signing_key_timestamp_seconds", "When the signing key began to sign; 0 for one of the operator's own.",
+    of_several=_LATEST,
+)  # fmt: skip
+UPKEEP = _gauge(
+    "upkeep_timestamp_seconds", "When this instance last saw Redis, its keys and the counts above that all share.",
+    of_several="livemin",
+)  # fmt: skip
+
+BUILD.labels(__version__, platform.python_version()).set(1)
+
+
+for _known in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "success")):
+    SIGN_INS.labels(*_known)  # there from the start, so that the first one is a change
+
+
+def sign_in(amr: tuple[str, ...], result: str) -> None:
+    """Count a sign-in, by how it was tried (RFC 8176) and `success` or the code of the refusal."""
+    SIGN_INS.labels("+".join(amr), result.lower()).inc()
+
+
+class Meter:
+    """The requests of one route."""
+
+    __slots__ = ("_count", "_labels", "_took")
+
+    def __init__(self, route: str, method: str) -> None:
+        self._labels = (route, method)
+        self._took = HTTP_DURATION.labels(*self._labels).observe
+        self._count: dict[int, Callable[[], None]] = {}
+
+    def answered(self, status: int, seconds: float) -> None:
+        """Count an answer."""
+        if (count := self._count.get(status)) is None:
+            count = self._count[status] = HTTP_REQUESTS.labels(*self._labels, str(status)).inc
+        count()
+        self._took(seconds)
+
+
+def written() -> bytes:
+    """All of them, of all processes, in Prometheus' text format."""
+    if not _DIRECTORY:
+        return generate_latest(REGISTRY)
+    everything = CollectorRegistry()
+    MultiProcessCollector(everything)  # type: ignore[no-untyped-call]
+    return generate_latest(everything)
