@@ -68,10 +68,8 @@ class Address:
         if kind == "cluster" and path and path != ["0"]:
             raise ValueError("cannot name a database: a Cluster has only the first")
         db = f"/{path[0]}" if path else ""
-        options = _options(f"{transport}://{login}{at}placeholder{db}?{query}")
-        options.pop("host", None)
-        sentinel_options = _options(f"{transport}://placeholder?{_without_login(query)}") | theirs
-        sentinel_options.pop("host", None)
+        options = _options(f"{transport}://{login}{at}{db}?{query}")
+        sentinel_options = _options(f"{transport}://?{_without_login(query)}") | theirs
         return cls(kind or "node", hosts, options, master, sentinel_options)  # type: ignore[arg-type]
 
 

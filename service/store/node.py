@@ -84,6 +84,7 @@ class Node:
         self._redis = redis
         self._breaker = Breaker()
         self._probing: asyncio.Task[None] | None = None
+        self._closed = False
         self._took = metrics.REDIS_ROUND_TRIP.labels(kind).observe
         self._lost, self._late, self._shed = (
             metrics.REDIS_ERRORS.labels(kind, why) for why in ("connection", "timeout", "given_up")
@@ -103,6 +104,7 @@ class Node:
     async def send(self, commands: tuple[Command, ...], within: float = ANSWER) -> list[Any]:
         """The replies in order, those that are errors too; raises `Failed` if there are none in time (seconds)."""
         if self._breaker.open:
+            self._see_that_it_is_probed()
             self._shed.inc()
             raise Failed(
                 RedisConnectionError(f"{self.name} does not answer and is given up for now"), final=True, shed=True
@@ -125,6 +127,7 @@ class Node:
         await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
+        self._closed = True
         if self._probing:
             self._probing.cancel()
         await self._redis.aclose()
@@ -149,6 +152,11 @@ class Node:
         if self._breaker.failed(began):
             self._opened.inc()
             log.warning("store.given_up", server=self.name)
+            self._see_that_it_is_probed()
+
+    def _see_that_it_is_probed(self) -> None:
+        """Nothing but a probe closes the breaker for those who ask, so there is one, whatever became of the last."""
+        if not self._closed and (self._probing is None or self._probing.done()):
             self._probing = asyncio.create_task(self._probe())
 
     async def _probe(self) -> None:

@@ -215,14 +215,18 @@ class Store:
     async def _keep_looking_around(self) -> None:
         while True:
             self._topology.changed.clear()
-            await self.look_around()
+            try:
+                await self.look_around()
+            except Exception:
+                # Whatever it is, the next look may do better; without a next one no new master would ever be noticed.
+                log.exception("store.look_failed")
             soon = self._owing or not self._topology.nodes() or any(node.given_up for node in self._topology.nodes())
             with suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_SOON if soon else WATCH_EVERY):
                     await self._topology.changed.wait()
 
     async def look_around(self) -> None:
-        """Learn who serves what, and say to a new master what it may have missed. Never fails."""
+        """Learn who serves what, and say to a new master what it may have missed."""
         await self._topology.learn()
         servers = self._topology.nodes()
         found = await asyncio.gather(*map(self._identify, servers))
@@ -380,9 +384,13 @@ class Store:
             metrics.REDIS_ERRORS.labels(self._topology.kind, str(_passing(reply)).lower()).inc()
             log.warning("store.refused", error=type(reply).__name__, reason=str(reply))
             if _passing(reply) == "READONLY":
-                # The master has become a replica: nothing was written, and these connections all lead there.
+                # The master has become a replica: these connections all lead there.
                 await node.drop()
-                raise Failed(reply, unseen=True)
+                written = any(
+                    command[0] not in READS and not isinstance(answer, Exception)
+                    for command, answer in zip(commands, replies, strict=True)
+                )
+                raise Failed(reply, unseen=not written)
         return [_unavailable(reply) if _passing(reply) else reply for reply in replies]
 
     async def _say(self, node: Node, commands: tuple[Command, ...], until: float, durable: bool) -> list[Any]:

@@ -39,6 +39,7 @@ class Topology(ABC):
         self.changed = asyncio.Event()  # set when a look has found another layout
         self._looking: asyncio.Task[None] | None = None
         self._looked = 0.0
+        self._closing: set[asyncio.Task[None]] = set()
 
     @abstractmethod
     def node(self, slot: int | None) -> Node | None:
@@ -69,6 +70,11 @@ class Topology(ABC):
 
     @abstractmethod
     async def _look(self) -> None: ...
+
+    def _let_go(self, node: Node) -> None:
+        """Close a server's connections while others go on."""
+        self._closing.add(task := asyncio.create_task(node.close()))
+        task.add_done_callback(self._closing.discard)
 
     async def _learn(self) -> None:
         try:
@@ -116,7 +122,6 @@ class Sentinels(Topology):
         self._sentinels = [client(address.sentinel_options, host) for host in address.hosts]
         self._master: Node | None = None
         self._where: Host | None = None
-        self._closing: set[asyncio.Task[None]] = set()
 
     def node(self, slot: int | None) -> Node | None:
         return self._master
@@ -147,8 +152,7 @@ class Sentinels(Topology):
         self._master = Node(client(self._address.options, where, only_master=True), f"{where[0]}:{where[1]}", self.kind)
         self.changed.set()
         if former:
-            self._closing.add(task := asyncio.create_task(former.close()))
-            task.add_done_callback(self._closing.discard)
+            self._let_go(former)
 
     async def _listen_to(self, sentinel: Redis) -> None:
         while True:
@@ -158,6 +162,9 @@ class Sentinels(Topology):
                     await self._hear_all(told)
             except (TimeoutError, RedisError, OSError) as error:
                 log.debug("store.sentinel_silent", error=str(error))
+            except Exception:
+                # Whatever it is, it is one message of one Sentinel; deaf, we would follow a master that is replaced.
+                log.exception("store.listening_failed")
             await asyncio.sleep(_SILENCE / 10)
 
     async def _hear_all(self, told: PubSub) -> None:
@@ -213,7 +220,6 @@ class Cluster(Topology):
         self._nodes: dict[Host, Node] = {}
         self._slots: list[Node | None] = [None] * SLOTS
         self._masters: tuple[Node, ...] = ()
-        self._forgetting: asyncio.Task[None] | None = None
 
     def node(self, slot: int | None) -> Node | None:
         if slot is None:
@@ -291,7 +297,7 @@ class Cluster(Topology):
             self.changed.set()
         self._slots, self._masters = slots, masters
         for host in [host for host, node in self._nodes.items() if node.given_up and node not in masters]:
-            self._forgetting = asyncio.create_task(self._nodes.pop(host).close())
+            self._let_go(self._nodes.pop(host))
 
 
 def reach(url: str) -> Topology:

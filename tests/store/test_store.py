@@ -290,6 +290,27 @@ async def test_a_server_that_fails_again_and_again_is_not_asked_until_it_answers
     await answering(store)
 
 
+async def test_a_probe_that_goes_wrong_in_an_unknown_way_is_followed_by_another(store, proxy, monkeypatch):
+    """Else nobody would be served until somebody starts the instance again."""
+    redis, asked = store._topology.node(None)._redis, []
+
+    async def unknown() -> None:
+        asked.append(1)
+        monkeypatch.undo()
+        raise ValueError
+
+    monkeypatch.setattr(redis, "ping", unknown)
+    await proxy.stop()
+    async with asyncio.timeout(10):
+        while "given up" not in await reason(store):
+            await asyncio.sleep(0.02)
+        while not asked:
+            await asyncio.sleep(0.01)
+    await proxy.start()
+
+    await answering(store)
+
+
 def test_failures_at_once_give_nobody_up_and_failures_in_a_row_do(monkeypatch):
     """Twenty connections that die with a server which is back at once are no reason to wait for a probe."""
     breaker, now = Breaker(), 100.0
@@ -343,6 +364,28 @@ async def test_what_was_insisted_on_is_said_again_to_a_master_that_does_not_know
     await store.close()
 
     assert own_redis.cli("SMEMBERS", "ended") == {"one"}
+
+
+async def test_a_look_around_that_goes_wrong_in_an_unknown_way_is_not_the_last(own_redis, monkeypatch):
+    store = Store(reach(own_redis.url))
+    looked, look_around = asyncio.Event(), store.look_around
+
+    async def unknown() -> None:
+        monkeypatch.setattr(store, "look_around", again)
+        raise ValueError
+
+    async def again() -> None:
+        await look_around()
+        looked.set()
+
+    monkeypatch.setattr(store, "look_around", unknown)
+    watching = asyncio.create_task(store.watch())
+
+    async with asyncio.timeout(10):
+        await looked.wait()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await store.close()
 
 
 async def test_a_look_around_while_nothing_changed_says_nothing_again(own_redis):
