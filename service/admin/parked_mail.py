@@ -5,6 +5,7 @@ nothing that opens anything: an errand has no link and no token yet, and address
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from service.accounts.emails import masked
 from service.admin.administration import Actor
@@ -21,6 +22,20 @@ class Shown:
 
     parked: Parked
     recipient: str | None
+
+    def told(self) -> dict[str, Any]:
+        """`ParkedMail`, as HTTP and the command line tell it; `createdAt` and `parkedAt` are times."""
+        parked = self.parked
+        return {
+            "id": parked.id,
+            "type": parked.kind,
+            "recipient": self.recipient,
+            "attempts": parked.tries,
+            "lastError": parked.reason,
+            "retrying": parked.retrying,
+            "createdAt": parked.asked_at,
+            "parkedAt": parked.parked_at,
+        }
 
 
 class ParkedMail:

@@ -133,17 +133,8 @@ async def drop_mail(request: web.Request) -> web.Response:
 
 def _shape(mail: Shown) -> dict[str, object]:
     """`ParkedMail`."""
-    parked = mail.parked
-    return {
-        "id": parked.id,
-        "type": parked.kind,
-        "recipient": mail.recipient,
-        "attempts": parked.tries,
-        "lastError": parked.reason,
-        "retrying": parked.retrying,
-        "createdAt": answers.moment(parked.asked_at),
-        "parkedAt": answers.moment(parked.parked_at),
-    }
+    told = mail.told()
+    return told | {name: answers.moment(told[name]) for name in ("createdAt", "parkedAt")}
 
 
 def _actor(request: web.Request) -> Actor:

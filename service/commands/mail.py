@@ -67,28 +67,13 @@ async def _show(its: Parts, called: argparse.Namespace) -> None:
         more, cursor = await its.parked_mail.page(cursor, _PAGE)
         shown += more
     if called.json:
-        content = {"parked": [_content(mail) for mail in shown]}
+        content = {"parked": [mail.told() for mail in shown]}
         print(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
         return
     for mail in shown:
         print(_line(mail))
     if not shown:
         print("No mail is parked.")
-
-
-def _content(mail: Shown) -> dict[str, object]:
-    """In the words of the HTTP contract."""
-    parked = mail.parked
-    return {
-        "id": parked.id,
-        "type": parked.kind,
-        "recipient": mail.recipient,
-        "attempts": parked.tries,
-        "lastError": parked.reason,
-        "retrying": parked.retrying,
-        "createdAt": parked.asked_at,
-        "parkedAt": parked.parked_at,
-    }
 
 
 def _line(mail: Shown) -> str:
