@@ -6,6 +6,7 @@ or a Cluster, is in `REDIS_URL` (`address.py`) and known to nobody else. From ab
     store.py     the policy: how long anybody waits, what is repeated, what is confirmed, what is said again
     topology.py  which server answers for which key, and how a change of that is learned
     node.py      one server: its connections, its breaker, and who it says it is
+    wire.py      the connection to a server that calls share
     commands.py  what can be said: commands and Lua scripts
 """
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from service import metrics
 from service.store.address import Address, Host
 from service.store.commands import Command, script_of
+from service.store.wire import WORDS, Wire
 
 log = structlog.get_logger("service.store")
 
@@ -90,6 +92,13 @@ class Node:
             metrics.REDIS_ERRORS.labels(kind, why) for why in ("connection", "timeout", "given_up")
         )
         self._opened = metrics.REDIS_GIVEN_UP_TIMES.labels(kind)
+        self._wire = _wire(redis, self._took)
+        self._mourned: object = None  # the shared connection whose loss has been counted
+
+    @property
+    def shared(self) -> bool:
+        """Whether calls share a connection, so that many small ones cost no more than a few large ones."""
+        return self._wire is not None
 
     @property
     def given_up(self) -> bool:
@@ -124,29 +133,54 @@ class Node:
 
     async def drop(self) -> None:
         """Close the connections that nobody uses: they lead to a server that has another role now."""
+        if self._wire:
+            self._wire.drop()
         await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         self._closed = True
         if self._probing:
             self._probing.cancel()
+        if self._wire:
+            await self._wire.close()
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
     async def _ask(self, commands: tuple[Command, ...], within: float) -> list[Any]:
         began = time.monotonic()
+        wire = self._wire
+        if wire is not None:
+            for command in commands:
+                if command[0] not in WORDS:
+                    wire = None
+                    break
+        line = wire and wire.line
         try:
-            async with asyncio.timeout(within):
-                replies = await self._exchange(commands)
+            if wire is None:
+                async with asyncio.timeout(within):
+                    replies = await self._pipeline(commands)
+                self._took(time.monotonic() - began)
+            else:
+                replies = await wire.send(commands, within)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    replies = await self._mended(commands, replies, within - (time.monotonic() - began))
+                    break
         except (TimeoutError, RedisConnectionError, RedisTimeoutError, OSError) as error:
             (self._late if isinstance(error, TimeoutError | RedisTimeoutError) else self._lost).inc()
-            # Too little time, or too many callers at once, says nothing about the server.
-            if within > ANSWER / 2 and "No connection available" not in str(error):
+            # Too little time, or too many callers at once, says nothing about the server; and when a connection is
+            # lost that many shared, it is the loss of one.
+            if within > ANSWER / 2 and "No connection available" not in str(error) and not self._is_mourned(line):
                 self._failed(began)
             raise Failed(error) from error
-        self._took(time.monotonic() - began)
         self._breaker.succeeded()
         return replies
+
+    def _is_mourned(self, line: object) -> bool:
+        if line is not None and line is self._mourned:
+            return True
+        self._mourned = line
+        return False
 
     def _failed(self, began: float) -> None:
         if self._breaker.failed(began):
@@ -173,24 +207,36 @@ class Node:
             log.info("store.answers_again", server=self.name)
             return
 
-    async def _exchange(self, commands: tuple[Command, ...]) -> list[Any]:
-        replies = await self._pipeline(commands)
+    async def _mended(self, commands: tuple[Command, ...], replies: list[Any], within: float) -> list[Any]:
+        """The replies once the server has been given the scripts that it lacked; some of these are refusals."""
+        for reply in replies:
+            if isinstance(reply, RedisConnectionError):
+                raise reply  # the library's word for a server that is not ready for anybody, as while it is loading
         missing = {
             script_of(command)
             for command, reply in zip(commands, replies, strict=True)
             if isinstance(reply, NoScriptError) and command[0] == "EVALSHA"
         }
-        if missing:
-            loads = tuple(("SCRIPT", "LOAD", script.text) for script in missing)
-            # All of them again: a read that was meant to come after the script has come before it.
-            replies = (await self._pipeline(loads + commands))[len(loads) :]
-        return replies
+        if not missing:
+            return replies
+        loads = tuple(("SCRIPT", "LOAD", script.text) for script in missing)
+        # All of them again: a read that was meant to come after the script has come before it.
+        async with asyncio.timeout(within):
+            return (await self._pipeline(loads + commands))[len(loads) :]
 
     async def _pipeline(self, commands: tuple[Command, ...]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute(raise_on_error=False)
+
+
+def _wire(redis: Redis, took: Callable[[float], None]) -> Wire | None:
+    """A shared connection beside those of a client of ours; none beside one that speaks RESP2, or is in memory."""
+    pool = redis.connection_pool
+    if not isinstance(pool, BlockingConnectionPool) or pool.connection_kwargs.get("protocol") not in (None, 3, "3"):
+        return None
+    return Wire(pool.make_connection, ANSWER, took)
 
 
 def connect(url: str) -> Redis:

@@ -99,20 +99,22 @@ class Condition:
     memory_limit: int = 0  # bytes; 0 is no bound
 
 
-@dataclass
+@dataclass(slots=True)
 class _Glance:
     command: Command
+    failed: Failed | None  # how its first try went, if it had one
     reply: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-@dataclass
+@dataclass(slots=True)
 class _Errand:
-    """How commands are to be said, and until when (monotonic, in seconds)."""
+    """How commands are to be said, and until when (monotonic, in seconds); `failed` is how the first try went."""
 
     until: float = 0.0
     durable: bool = False
     once: bool = False
     apart: bool = False
+    failed: Failed | None = None
 
 
 class Store:
@@ -147,9 +149,14 @@ class Store:
         `aside` are commands that travel along, after the others; what becomes of them fails nobody, and their
         replies are not given.
         """
-        errand = _Errand(durable=durable, once=once, apart=apart)
-        with _waiting() as errand.until:
+        # As `_waiting` does, which costs as much as the rest.
+        left, began = _left.get(), time.monotonic()
+        errand = _Errand(began + (2 * ANSWER if left is None else left.seconds), durable, once, apart)
+        try:
             replies = await self._deliver(commands, tuple(aside), errand)
+        finally:
+            if left is not None:
+                left.seconds -= time.monotonic() - began
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -161,7 +168,21 @@ class Store:
 
     async def glance(self, *command: Any) -> Any:
         """A read that shares its round trip with every other glance of this turn of the event loop."""
-        self._glances.append(glance := _Glance(command))
+        failed = None
+        node = self._topology.node(slot_of(command) if self._topology.spread else None)
+        if node is not None and node.shared:
+            left, began = _left.get(), time.monotonic()
+            try:
+                (reply,) = await node.send((command,), ANSWER if left is None else min(ANSWER, left.seconds))
+                if not isinstance(reply, Exception):
+                    return reply
+            except Failed as failure:
+                failed = failure
+            finally:
+                if left is not None:
+                    left.seconds -= time.monotonic() - began
+        # Nothing is shared there, or something went wrong: whatever the policy says then, it says for all of them.
+        self._glances.append(glance := _Glance(command, failed))
         if len(self._glances) == 1:
             asyncio.get_running_loop().call_soon(self._take_off, context=contextvars.Context())
         with _waiting() as until:
@@ -290,15 +311,16 @@ class Store:
 
     def _take_off(self) -> None:
         glances, self._glances = self._glances, []
-        task = asyncio.get_running_loop().create_task(self._fly(glances))
-        self._flights.add(task)
-        task.add_done_callback(self._flights.discard)
+        for some in ([each for each in glances if not each.failed], [each for each in glances if each.failed]):
+            if some:
+                self._flights.add(task := asyncio.get_running_loop().create_task(self._fly(some)))
+                task.add_done_callback(self._flights.discard)
 
     async def _fly(self, glances: list[_Glance]) -> None:
         commands = tuple(glance.command for glance in glances)
         try:
             with _waiting() as until:
-                replies = await self._deliver(commands, (), _Errand(until))
+                replies = await self._deliver(commands, (), _Errand(until, failed=glances[0].failed))
         except Exception as error:
             # Whatever it is, it belongs to those who wait; nobody else would ever hear of it.
             replies = [error] * len(glances)
@@ -350,19 +372,23 @@ class Store:
         The commands after the essential ones may get lost.
         """
         tries = 2 if essential and all(map(repeatable, commands[:essential])) and not errand.once else 1
+        failed = errand.failed
         while True:
             tries -= 1
-            try:
-                return await self._try(commands, errand.until, errand.durable and essential > 0)
-            except Failed as failed:
-                # What was refused unseen may be said to the next one, whatever it is.
-                final = failed.final or (tries <= 0 and not (failed.unseen and tries == 0))
-                if not failed.shed:  # else it has been told, and everybody would tell it again
-                    error = type(failed.cause).__name__
-                    log.warning("store.failed", error=error, reason=str(failed.cause), final=final)
-                    await self._learn(errand.until)
-                if final or time.monotonic() >= errand.until:
-                    return [_unavailable(failed.cause) for _ in commands]
+            if failed is None:
+                try:
+                    return await self._try(commands, errand.until, errand.durable and essential > 0)
+                except Failed as failure:
+                    failed = failure
+            # What was refused unseen may be said to the next one, whatever it is.
+            final = failed.final or (tries <= 0 and not (failed.unseen and tries == 0))
+            if not failed.shed:  # else it has been told, and everybody would tell it again
+                error = type(failed.cause).__name__
+                log.warning("store.failed", error=error, reason=str(failed.cause), final=final)
+                await self._learn(errand.until)
+            if final or time.monotonic() >= errand.until:
+                return [_unavailable(failed.cause) for _ in commands]
+            failed = None
 
     async def _try(self, commands: tuple[Command, ...], until: float, durable: bool) -> list[Any]:
         """One try; raises `Failed` when Redis is not able to answer."""

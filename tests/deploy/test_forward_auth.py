@@ -7,7 +7,7 @@ from aiohttp import web
 
 from service.admin.administration import COMMAND_LINE
 from service.store import connect
-from service.store.node import Node
+from service.store.node import Failed, Node
 from tests.conftest import PASSWORD
 
 TOKENS = {"X-Auth-Mode": "token"}
@@ -362,10 +362,10 @@ async def test_while_redis_is_away_nobody_is_let_in(real_edge, application, clie
     ada = await people.joined("ada@example.org")
     _, shown = await key_of(people, ada)
 
-    async def away(self, commands):
-        raise ConnectionRefusedError
+    async def away(self, commands, within):
+        raise Failed(ConnectionRefusedError())
 
-    monkeypatch.setattr(Node, "_pipeline", away)
+    monkeypatch.setattr(Node, "send", away)
 
     for headers in (bearer(ada["accessToken"]), shown):
         assert await status(client, real_edge, "/orders", headers) == 503

@@ -8,7 +8,7 @@ import pytest
 from service.accounts.users import User
 from service.audit.trail import Wanted
 from service.errors import StoreUnavailable
-from service.store.node import Node
+from service.store.node import Failed, Node
 from tests.conftest import PASSWORD
 from tests.mail.aiosmtpd_server import MailServer, token_of
 from tests.oauth.conftest import parts_of
@@ -266,22 +266,22 @@ async def test_a_letter_sealed_with_a_lost_secret_can_be_sent_once_the_secret_is
 
 
 async def test_a_retry_whose_reply_is_lost_is_one_and_can_be_repeated(parts, monkeypatch):
-    sent = Node._pipeline
+    sent = Node.send
     await parts.outbox.put("email-taken", to=ADA)
     for errand in await parts.outbox.take(4):
         await parts.outbox.failed(errand, "no", for_good=True)
     (parked,) = await parts.outbox.parked()
     lost = 3
 
-    async def deaf(self, commands):
+    async def deaf(self, commands, within):
         nonlocal lost
-        replies = await sent(self, commands)
+        replies = await sent(self, commands, within)
         if lost and any(command[0] == "EVALSHA" and parked.id in command for command in commands):
             lost -= 1
-            raise TimeoutError
+            raise Failed(TimeoutError())
         return replies
 
-    monkeypatch.setattr(Node, "_pipeline", deaf)
+    monkeypatch.setattr(Node, "send", deaf)
     with pytest.raises(StoreUnavailable):
         await parts.outbox.retry(parked.id)
 
