@@ -26,7 +26,7 @@ from service.audit.routes import routes as audit_routes
 from service.audit.trail import Audit
 from service.clock import Clock
 from service.errors import StoreUnavailable
-from service.http import cors, problems
+from service.http import cors
 from service.http.address import Proxies
 from service.http.body import LARGEST
 from service.http.cookies import Cookies
@@ -35,7 +35,6 @@ from service.http.examples import routes as example_routes
 from service.http.health import routes as health_routes
 from service.http.metrics import observe_shared
 from service.http.metrics import routes as metrics_routes
-from service.http.throttle import tell_what_is_left
 from service.limits import policies
 from service.limits.limiter import Limiter
 from service.mail.letters import Writer
@@ -138,7 +137,7 @@ def assemble(settings: Settings, topology: Topology, passwords: Passwords | None
 
 def make_app(its: Parts) -> web.Application:
     """The application that serves these parts; it closes them when it stops."""
-    app = web.Application(middlewares=[problems.edge], client_max_size=LARGEST)
+    app = web.Application(client_max_size=LARGEST)
     app[PARTS] = its
     tables = [
         account_routes,
@@ -157,8 +156,6 @@ def make_app(its: Parts) -> web.Application:
     for table in [example_routes, *tables] if its.settings.examples else tables:
         app.add_routes(table)
     cors.allow_origins(app)
-    problems.harden(app)
-    app.on_response_prepare.append(tell_what_is_left)
     app.cleanup_ctx.append(_running)
     return app
 

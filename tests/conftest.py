@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 from service import embedded
 from service.accounts.passwords import ARGON2ID, Passwords, load_common
 from service.app import assemble, close, look_after, make_app
+from service.http.protocol import Runner
 from service.limits import policies
 from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
@@ -325,6 +326,13 @@ class Answer:
         return f"<{self.status} {self.body[:300]!r}>"
 
 
+class Served(TestServer):
+    """A server as `service.serving` runs it."""
+
+    async def _make_runner(self, **options: Any) -> Runner:
+        return Runner(self.app, **options)
+
+
 Serving = Callable[..., Awaitable[Browser]]
 
 
@@ -335,7 +343,7 @@ async def serving(assembling: Assembling) -> AsyncIterator[Serving]:
 
     async def served(its: Parts | None = None, at: Browser | None = None, **changes: str) -> Browser:
         if at is None:
-            server = TestServer(make_app(its or await assembling(**changes)))
+            server = Served(make_app(its or await assembling(**changes)))
             await server.start_server()
         else:
             server = at.client.server

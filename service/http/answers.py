@@ -8,23 +8,24 @@ import orjson
 from aiohttp import web
 
 from service.accounts.users import User
+from service.http.response import Answer
 from service.parts import Parts, parts
 from service.sessions.signin import SignedIn
 
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """JSON."""
-    return web.Response(body=orjson.dumps(content), status=status, headers=headers, content_type="application/json")
+    return Answer(orjson.dumps(content), status, headers, "application/json")
 
 
 def nothing() -> web.Response:
     """204."""
-    return web.Response(status=204)
+    return Answer(status=204)
 
 
 def accepted() -> web.Response:
     """202: a mail may be on its way."""
-    return web.Response(status=202)
+    return Answer(status=202)
 
 
 def moment(time: datetime | None) -> str | None:

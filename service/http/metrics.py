@@ -9,11 +9,12 @@ import hmac
 import time
 from datetime import datetime
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from service import metrics
 from service.errors import InvalidToken, NotFound, NoToken
 from service.http import guard
+from service.http.response import Answer
 from service.metrics import Meter
 from service.parts import Parts, parts
 
@@ -33,7 +34,7 @@ async def everything(request: web.Request) -> web.Response:
     _check(request)
     observe(parts(request))
     body = await asyncio.to_thread(metrics.written)  # ten milliseconds, once every route has been asked for
-    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})
+    return Answer(body, content_type=metrics.CONTENT_TYPE)
 
 
 def meter(request: web.Request, its: Parts) -> Meter:

@@ -10,7 +10,7 @@ its version and log a trace for each stray byte of a port scan.
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from service import metrics
 from service.errors import Crowded, RequestTimeout, ServiceError
 from service.http import problems
 from service.http.address import network_of
+from service.http.edge import Edge
 from service.parts import PARTS, Parts
 
 log = structlog.get_logger("service.http")
@@ -83,15 +84,6 @@ class Protocol(RequestHandler):
             log.info("http.unread", peer=_peer(transport))
             _UNREAD.inc()
             transport.abort()
-
-    def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Answer; what the framework raised before our own layers saw the request is put into our words."""
-        # The first question alone is quick to ask: it is for every answer.
-        if isinstance(resp, Exception) and isinstance(resp, web.HTTPException) and isinstance(request, web.Request):
-            resp = problems.outside(request, resp)
-        return super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,
@@ -214,6 +206,7 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         server.__class__ = Server
         assert isinstance(server, Server)
+        server.request_handler = Edge(self.app)  # type: ignore[assignment]
         server.open(self.app[PARTS])
         return server
 

@@ -43,7 +43,7 @@ def origin(request: web.Request) -> str:
     return network_of(client(request).address)
 
 
-async def tell_what_is_left(request: web.Request, response: web.StreamResponse) -> None:
+def tell_what_is_left(request: web.Request, response: web.Response) -> None:
     """The `RateLimit` headers of an answer."""
     if allowances := request.get(_ALLOWANCES):
         response.headers["RateLimit"] = ", ".join(allowance.limit_header for allowance in allowances)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from service.errors import NotFound
 from service.http import guard
+from service.http.response import Answer
 from service.parts import parts
 
 routes = web.RouteTableDef()
@@ -27,7 +28,7 @@ async def dev_mail(request: web.Request) -> web.Response:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Mail</title><h1>Mail</h1>'
         f"<p>What would have been sent, the latest first.</p>{letters or '<p>Nothing yet.</p>'}</html>"
     )
-    return web.Response(text=page, content_type="text/html")
+    return Answer(page.encode(), content_type="text/html; charset=utf-8")
 
 
 def _with_links(text: str, base: str) -> str:

@@ -10,6 +10,7 @@ from service.errors import OAuthStateInvalid, ServiceError
 from service.http import answers, browser, guard
 from service.http.browser import with_browser_session
 from service.http.guard import client, principal
+from service.http.response import Answer
 from service.http.signing_in import arrive, greet, wants_cookies, welcome
 from service.http.throttle import limited
 from service.oauth.redirects import with_error
@@ -143,7 +144,7 @@ def _once_each(request: web.Request) -> Mapping[str, str]:
 
 
 def _redirect(address: str) -> web.Response:
-    return web.Response(status=302, headers={hdrs.LOCATION: address})
+    return Answer(status=302, headers={hdrs.LOCATION: address})
 
 
 def _wants_json(request: web.Request) -> bool:

@@ -61,6 +61,11 @@ class Patience:
     seconds: float
 
 
+def be_patient() -> None:
+    """All Redis calls of this context share one allowance of waiting."""
+    _left.set(Patience(PATIENCE))
+
+
 @contextmanager
 def patience() -> Iterator[None]:
     """All Redis calls in this block share one allowance of waiting."""

@@ -8,6 +8,7 @@ from service.errors import Forbidden
 from service.http import answers, guard
 from service.http.body import read_form
 from service.http.guard import client, principal
+from service.http.response import Answer
 from service.parts import parts
 from service.tokens import discovery
 from service.tokens.access import Principal
@@ -57,7 +58,7 @@ async def revoke(request: web.Request) -> web.Response:
     """End a token (RFC 7009): `token` in a form. Whoever has it may; no cookie vouches, so none can be abused."""
     sent = await read_form(request, "token")
     await parts(request).inspection.revoke(sent["token"], client(request))
-    return web.Response(status=200)
+    return Answer()
 
 
 @routes.get("/.well-known/oauth-authorization-server")

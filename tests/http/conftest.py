@@ -2,26 +2,17 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import CookieJar, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
 from service.app import assemble, make_app
-from service.http.protocol import Runner
 from service.serving import LARGEST_HEADER
 from service.store import reach
-from tests.conftest import Browser, Parts, Serving, cheap_passwords, settings_for
+from tests.conftest import Browser, Parts, Served, Serving, cheap_passwords, settings_for
 
 SECRET_OF_THE_TRACE = "what only the trace may know"
-
-
-class Served(TestServer):
-    """A server as `service.serving` runs it."""
-
-    async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, **options)
 
 
 @pytest.fixture
