@@ -12,6 +12,7 @@ from functools import lru_cache
 from service.settings import Address
 
 UNKNOWN = "unknown"
+_MEMORABLE = 256  # characters; longer claims are read anew each time
 _IPV4_PORT = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d+")
 _IPV6_PORT = re.compile(r"\[([^\]]+)\](?::\d+)?")
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -23,12 +24,17 @@ class Proxies:
     def __init__(self, trusted: Sequence[Address]) -> None:
         self._trusted = tuple(trusted)
         self._vouches = lru_cache(maxsize=1024)(self._is_trusted)
+        self._remembered = lru_cache(maxsize=4096)(self._address)
 
     def address(self, peer: str | None, forwarded: Sequence[str]) -> str:
         """The client's address in its canonical form; `unknown` over a unix socket without a trusted word."""
-        if not (address := _parse(peer or "")):
+        claims = ",".join(forwarded)
+        return (self._remembered if len(claims) <= _MEMORABLE else self._address)(peer or "", claims)
+
+    def _address(self, peer: str, claims: str) -> str:
+        if not (address := _parse(peer)):
             return UNKNOWN
-        for claim in reversed([part for header in forwarded for part in header.split(",")]):
+        for claim in reversed(claims.split(",")):
             if not self._vouches(address) or not (before := _parse(claim)):
                 break
             address = before

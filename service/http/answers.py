@@ -12,10 +12,12 @@ from service.http.response import Answer
 from service.parts import Parts, parts
 from service.sessions.signin import SignedIn
 
+JSON = "application/json"
+
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """JSON."""
-    return Answer(orjson.dumps(content), status, headers, "application/json")
+    return Answer(orjson.dumps(content), status, headers, JSON)
 
 
 def nothing() -> web.Response:

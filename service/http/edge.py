@@ -90,4 +90,4 @@ class Edge:
 
 def _new_id() -> str:
     """An id for a request: no secret, only another one each time."""
-    return f"{random.getrandbits(64):016x}"  # noqa: S311
+    return f"{random.getrandbits(64):016x}"

@@ -54,11 +54,15 @@ def optional_principal(request: web.Request) -> Principal | None:
 def client(request: web.Request) -> Client:
     """Where the request comes from and what sent it."""
     if (known := request.get(_CLIENT)) is None:
-        peer, forwarded = request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, ())
         sent = request.headers.get(hdrs.USER_AGENT, "")[:_USER_AGENT_LONGEST]
-        agent = "".join(sign if sign.isprintable() else "?" for sign in sent)
-        known = request[_CLIENT] = Client(parts(request).proxies.address(peer, forwarded), agent)
+        agent = sent if sent.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in sent)
+        known = request[_CLIENT] = Client(address(request), agent)
     return known
+
+
+def address(request: web.Request) -> str:
+    """The address that the request comes from."""
+    return parts(request).proxies.address(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, ()))
 
 
 def from_here(request: web.Request) -> bool:

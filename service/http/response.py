@@ -19,7 +19,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
 
 class Answer(web.Response):
-    """A whole answer. `Heads.complete` writes its head before the framework sends it."""
+    """A whole answer. `Heads.complete` writes its head before the framework sends it.
+
+    `lines` are headers that are ready to be written (`header_lines`), for what is answered again and again.
+    """
 
     def __init__(
         self,
@@ -27,6 +30,7 @@ class Answer(web.Response):
         status: int = 200,
         headers: Mapping[str, str] | None = None,
         content_type: str = "",
+        lines: str = "",
     ) -> None:
         # What `web.Response` would do besides is for bodies of other kinds than bytes, and takes longer than the rest.
         self._state = {}
@@ -35,6 +39,7 @@ class Answer(web.Response):
         self._headers = CIMultiDict(headers) if headers else CIMultiDict()
         self._body = body
         self.kind = content_type
+        self.lines = lines
         self.head = b""
 
     @classmethod
@@ -69,15 +74,15 @@ class Heads:
     """Writes the heads of answers: what every one says, what some say, and what only this one does."""
 
     def __init__(self, always: Mapping[str, str], origins: Mapping[str, Mapping[str, str]]) -> None:
-        self._always = _lines({**always, hdrs.VARY: hdrs.ORIGIN})
-        self._origins = {origin: _lines(headers) for origin, headers in origins.items()}
+        self._always = header_lines({**always, hdrs.VARY: hdrs.ORIGIN})
+        self._origins = {origin: header_lines(headers) for origin, headers in origins.items()}
         self._starts: dict[tuple[int, str], str] = {}
 
     def complete(self, request: web.BaseRequest, answer: Answer, request_id: str, last: bool) -> None:
         """Write the head, and the body behind it where there is to be one; the connection closes after the last."""
         status, headers, body = answer.status, answer.headers, answer.body
         assert isinstance(body, bytes)
-        told = "" if not headers and answer._cookies is None else self._told(answer)
+        told = answer.lines if not headers and answer._cookies is None else self._told(answer)
         if hdrs.CACHE_CONTROL not in headers:
             told += "Cache-Control: no-store\r\n"
         if status not in _WITHOUT_BODY:
@@ -96,19 +101,19 @@ class Heads:
         answer.head = head if request.method == hdrs.METH_HEAD or status in _WITHOUT_BODY else head + body
 
     def _start(self, status: int, kind: str) -> str:
-        typed = _lines({hdrs.CONTENT_TYPE: kind}) if kind else ""
+        typed = header_lines({hdrs.CONTENT_TYPE: kind}) if kind else ""
         start = self._starts[status, kind] = f"HTTP/1.1 {status} {_phrase(status)}\r\n{typed}{self._always}"
         return start
 
     def _told(self, answer: Answer) -> str:
-        told = _lines(answer.headers)
+        told = answer.lines + header_lines(answer.headers)
         if answer._cookies:
             told += "".join(f"{cookie.output()}\r\n" for cookie in answer.cookies.values())
         return told
 
 
-def _lines(headers: Mapping[str, str]) -> str:
-    """Header lines; raises `ValueError` where a value would begin a line of its own."""
+def header_lines(headers: Mapping[str, str]) -> str:
+    """Headers as they are written; raises `ValueError` where a value would begin a line of its own."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or _CONTROL.search(lines):
         raise ValueError("A header must not hold control characters")

@@ -41,7 +41,7 @@ class AccessToken:
     expires_in: int  # seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Principal:
     """Who is asking, as an access token says it, or an API key. Times are seconds since the epoch.
 

@@ -24,7 +24,7 @@ from service.app import assemble, look_after, make_app
 from service.parts import Parts
 from service.serving import LARGEST_HEADER
 from service.store import Single
-from tests.conftest import Answer, Browser, cheap_passwords, settings_for
+from tests.conftest import Answer, Browser, Served, cheap_passwords, settings_for
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -86,7 +86,7 @@ async def ada(browser: Browser, parts: Parts) -> Ada:
 @pytest.fixture
 async def roomy(parts: Parts) -> AsyncIterator[Ada]:
     """Ada at an instance that takes headers as long as `service.serving` does."""
-    server = TestServer(make_app(parts))
+    server = Served(make_app(parts))
     await server.start_server(max_field_size=LARGEST_HEADER, max_line_size=LARGEST_HEADER)
     async with TestClient(server) as client:
         yield await meet(Browser(client), parts)
