@@ -1,6 +1,7 @@
 """Serving: from settings to a listening instance, and back to nothing without losing a request."""
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -131,6 +132,9 @@ def _within_open_files(settings: Settings) -> Settings:
 async def _serve(its: Parts, runner: web.AppRunner, stop: asyncio.Event) -> None:
     """Listen, and on the signal: say that we leave, wait for the balancer, stop listening, finish what runs."""
     await _examine(its)
+    # What is here now stays: a collection that looks through it again and again costs a third of a request.
+    gc.collect()
+    gc.freeze()
     settings, server = its.settings, runner.server
     assert isinstance(server, Server)
     loop = asyncio.get_running_loop()
