@@ -34,8 +34,21 @@ async def charge(request: web.Request, *charges: Charge) -> None:
     try:
         request[_ALLOWANCES] = await parts(request).limiter.charge(*charges)
     except Refused as refusal:
-        request[_ALLOWANCES] = [] if refusal.quiet else [refusal.allowance]
+        _tell(request, refusal)
         raise
+
+
+async def look(request: web.Request, policy: str) -> None:
+    """Refuse a request of an address that has used its policy up, before its body is read; charges nothing."""
+    try:
+        await parts(request).limiter.look(Charge(policy, (origin(request),)))
+    except Refused as refusal:
+        _tell(request, refusal)
+        raise
+
+
+def _tell(request: web.Request, refusal: Refused) -> None:
+    request[_ALLOWANCES] = [] if refusal.quiet else [refusal.allowance]
 
 
 def origin(request: web.Request) -> str:

@@ -16,6 +16,7 @@ nothing is allowed: 503.
 import base64
 import math
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from service.store import Script, Store
 from service.vault import Vault
 
 _KNOWN_LASTS = 30 * 24 * 3600  # seconds
+_MOST_FULL = 10_000  # windows that are known to have refused lately
 _WINDOW = Script(Path(__file__).with_name("window.lua"))
 
 
@@ -43,7 +45,7 @@ class Allowance:
 
     @property
     def policy_header(self) -> str:
-        return f'"{self.policy.name}";q={self.policy.calls};w={int(self.policy.window.total_seconds())}'
+        return self.policy.header
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Charge:
     subject: tuple[str, ...]
     user_id: str = ""  # whose keys it is to be kept beside, so that in a Cluster one server has all that a call needs
     quiet: bool = False  # what is left is not told: it would say how often somebody else has tried
+    spared: tuple[str, str] | None = None  # an account and an address: where it is known there, it costs nothing
 
 
 class Refused(RateLimited):
@@ -72,6 +75,7 @@ class Limiter:
         self._store = store
         self._key = vault.key("limit-subject")
         self._policies = policies
+        self._full: dict[str, float] = {}  # windows that refused lately: until when they would (monotonic, in seconds)
         self._counts = {
             name: tuple(metrics.RATE_LIMITS.labels(name, decision) for decision in ("refused", "allowed"))
             for name in policies
@@ -81,18 +85,36 @@ class Limiter:
         """Count one call against each policy, the narrowest first; raises `Refused`, and then none is counted."""
         call = secrets.token_urlsafe(9)
         allowances: list[Allowance] = []
-        for done, charge in enumerate(charges):
-            policy = self._policies[charge.policy]
-            window = int(policy.window.total_seconds() * 1000)
-            verdict, remaining, left = await self._store.one(_WINDOW(self._name(charge), policy.calls, window, call))
-            self._counts[charge.policy][bool(verdict)].inc()
-            allowance = Allowance(policy, remaining, math.ceil(left / 1000))
-            if not verdict:
-                await self._withdraw(call, charges[:done])
-                raise Refused(allowance, charge.quiet)
+        counted: list[str] = []
+        for charge in charges:
+            if charge.spared and await self.knows(*charge.spared):
+                continue
+            window = self._name(charge)
+            try:
+                allowance = await self._ask(charge, window, call)
+            except Refused:
+                await self._withdraw(call, counted)
+                raise
+            self._counts[charge.policy][True].inc()
+            counted.append(window)
             if not charge.quiet:
                 allowances.append(allowance)
         return allowances
+
+    async def look(self, charge: Charge) -> None:
+        """Raise `Refused` if the policy would refuse a call; count nothing.
+
+        Only a window that has refused lately is asked, so that others do not pay for it. It decides nothing that
+        `charge` would not: it says so earlier.
+        """
+        if not self._full:
+            return
+        window = self._name(charge)
+        if (until := self._full.get(window)) is None:
+            return
+        if until > time.monotonic():
+            await self._ask(charge, window, "")
+        self._full.pop(window, None)
 
     async def knows(self, account: str, address: str) -> bool:
         """Whether somebody has signed in to the account from this address in the last weeks."""
@@ -102,9 +124,25 @@ class Limiter:
         """Somebody has signed in to the account from this address."""
         await self._store.one(("SET", "known:" + self._digest("known", account, address), "1", "EX", _KNOWN_LASTS))
 
-    async def _withdraw(self, call: str, charges: tuple[Charge, ...]) -> None:
-        if charges:
-            await self._store.run(*(("ZREM", self._name(charge), call) for charge in charges))
+    async def _ask(self, charge: Charge, window: str, call: str) -> Allowance:
+        """Count the call, or only look where it has no name; raises `Refused`."""
+        policy = self._policies[charge.policy]
+        allowed, remaining, left = await self._store.one(_WINDOW(window, policy.calls, policy.milliseconds, call))
+        allowance = Allowance(policy, remaining, math.ceil(left / 1000))
+        if not allowed:
+            self._counts[charge.policy][False].inc()
+            self._note_full(window, left / 1000)
+            raise Refused(allowance, charge.quiet)
+        return allowance
+
+    def _note_full(self, window: str, seconds: float) -> None:
+        self._full[window] = time.monotonic() + seconds
+        if len(self._full) > _MOST_FULL:
+            del self._full[next(iter(self._full))]
+
+    async def _withdraw(self, call: str, windows: list[str]) -> None:
+        if windows:
+            await self._store.run(*(("ZREM", window, call) for window in windows))
 
     def _name(self, charge: Charge) -> str:
         place = f"{{{charge.user_id}}}:" if charge.user_id else ""

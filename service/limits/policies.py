@@ -3,6 +3,7 @@
 import tomllib
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 from service.settings import CONFIG, Settings, SettingsError, duration
@@ -20,6 +21,16 @@ class Policy:
     name: str
     calls: int
     window: timedelta
+
+    @cached_property
+    def milliseconds(self) -> int:
+        """The length of the window."""
+        return int(self.window.total_seconds() * 1000)
+
+    @cached_property
+    def header(self) -> str:
+        """The policy as `RateLimit-Policy` says it (draft-ietf-httpapi-ratelimit-headers-10)."""
+        return f'"{self.name}";q={self.calls};w={int(self.window.total_seconds())}'
 
 
 def load(settings: Settings, path: Path = CONFIG / "rate-limits.toml") -> dict[str, Policy]:

@@ -4,7 +4,7 @@
   KEYS[1]  the window
   ARGV[1]  calls allowed
   ARGV[2]  length of the window, ms
-  ARGV[3]  name of this call; the same name counts once
+  ARGV[3]  name of this call; the same name counts once, and "" only looks
 
   Returns {allowed 0 or 1, calls left, ms until the next call leaves the window}.
 ]]
@@ -18,6 +18,8 @@ redis.call("ZREMRANGEBYSCORE", window, "-inf", whole(now - length))
 local used = redis.call("ZCARD", window)
 local verdict = 0
 if redis.call("ZSCORE", window, call) then
+  verdict = 1
+elseif used < allowed and call == "" then
   verdict = 1
 elseif used < allowed then
   redis.call("ZADD", window, whole(now), call)

@@ -15,7 +15,7 @@ from service.http.csrf import HEADER
 from service.http.guard import bearer_token, client, principal
 from service.http.problems import REFRESHED_BY_COOKIE
 from service.http.signing_in import greet, wants_cookies, welcome
-from service.http.throttle import charge, origin
+from service.http.throttle import charge, look, origin
 from service.limits.limiter import Charge
 from service.parts import parts
 from service.sessions.families import EndReason, Session
@@ -49,12 +49,14 @@ class Presented:
 async def login(request: web.Request) -> web.Response:
     """Sign in with an email and a password."""
     cookies = wants_cookies(request)
-    sent = await read(request, Credentials)
-    here, limiter = origin(request), parts(request).limiter
-    charges = [Charge("login", (here, sent.email)), Charge("login-address", (here,))]
-    if not await limiter.knows(sent.email, here):
-        charges.append(Charge("login-account", (sent.email,), quiet=True))
-    await charge(request, *charges)
+    await look(request, "login-address")
+    sent, here = await read(request, Credentials), origin(request)
+    await charge(
+        request,
+        Charge("login", (here, sent.email)),
+        Charge("login-address", (here,)),
+        Charge("login-account", (sent.email,), quiet=True, spared=(sent.email, here)),
+    )
     signed = await parts(request).signin.with_password(sent.email, sent.password, client(request))
     await greet(request, signed)
     return await welcome(request, signed, in_cookies=cookies)

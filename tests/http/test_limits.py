@@ -115,6 +115,39 @@ async def test_who_tries_many_accounts_from_one_address_is_stopped(serving):
     assert stopped.headers["RateLimit-Policy"] == '"login-address";q=10;w=900'
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "policy"),
+    [
+        ("/api/auth/login", {"email": "{}@example.org", "password": PASSWORD}, "login-address"),
+        ("/api/auth/register", {"email": "{}@example.org", "password": PASSWORD}, "register"),
+        ("/api/auth/password/forgot", {"email": "{}@example.org"}, "forgot"),
+        ("/api/auth/password/reset", {"token": "{}", "newPassword": PASSWORD}, "verify-email"),
+        ("/api/auth/email/verify", {"token": "{}"}, "verify-email"),
+    ],
+)
+async def test_an_address_that_is_over_its_limit_is_refused_before_its_body_is_looked_at(
+    serving, later, path, body, policy
+):
+    browser = await serving(RATE_LIMITS=f"{policy}=2/10m,login=9/10m,login-account=9/10m")
+
+    async def call(text: str | None) -> tuple[int, str]:
+        sent = {} if text is None else {name: value.format(text) for name, value in body.items()}
+        answer = await browser("POST", path, sent, headers=TOKENS)
+        assert answer.status != 429 or answer.headers["RateLimit-Policy"] == f'"{policy}";q=2;w=600'
+        return answer.status, answer.json["code"] if answer.status >= 400 else ""
+
+    for number in range(2):
+        assert await call(None) == (400, "VALIDATION_ERROR")  # which costs nothing
+        assert (await call(str(number)))[0] != 429
+    assert await call("another") == (429, "RATE_LIMITED")
+
+    assert await call(None) == (429, "RATE_LIMITED")
+
+    await later("10m")
+    assert await call(None) == (400, "VALIDATION_ERROR")
+    assert (await call("one more"))[0] != 429
+
+
 async def test_many_who_try_one_account_are_stopped(serving):
     browser = await serving(**{**BEHIND_A_PROXY, "RATE_LIMITS": "login-account=10/1h"})
 

@@ -152,6 +152,69 @@ async def test_a_charge_whose_answer_was_lost_counts_once(assembling, redis_serv
     await proxy.stop()
 
 
+async def test_a_look_refuses_what_a_call_would_be_refused_and_counts_nothing(assembling, later, connecting):
+    its = await assembling(RATE_LIMITS="login=2/30s")
+    redis = connecting()
+    await its.limiter.look(ADA)
+    while await charge(its):
+        await its.limiter.look(ADA)
+
+    for _ in range(5):
+        with pytest.raises(Refused) as refused:
+            await its.limiter.look(ADA)
+
+    assert refused.value.allowance.limit_header == f'"login";r=0;t={refused.value.retry_after}'
+    assert 28 <= refused.value.retry_after <= 30
+    (key,) = [key async for key in redis.scan_iter("limit:*")]
+    assert await redis.zcard(key) == 2
+    await later("30s")
+    for _ in range(5):
+        await its.limiter.look(ADA)
+    (allowance,) = await its.limiter.charge(ADA)
+    assert allowance.remaining == 1
+    await redis.aclose()
+
+
+async def test_a_look_asks_nobody_about_a_window_that_has_not_refused(assembling, redis_server):
+    proxy = Proxy(redis_server.socket)
+    await proxy.start()
+    its = await assembling(reach(proxy.url), RATE_LIMITS="login=1/15m,register=1/1h")
+    other = Charge("register", ("192.0.2.7",))
+    await charge(its)
+    await charge(its, other)
+    proxy.sent.clear()
+
+    await its.limiter.look(ADA)
+    assert not await charge(its)
+    await its.limiter.look(other)
+
+    assert len([sent for sent in proxy.sent if b"limit:" in sent]) == 1
+    with pytest.raises(Refused):
+        await its.limiter.look(ADA)
+    assert len([sent for sent in proxy.sent if b"limit:" in sent]) == 2
+    await proxy.stop()
+
+
+async def test_an_account_is_looked_up_only_when_its_own_limit_is_at_hand(assembling, redis_server):
+    proxy = Proxy(redis_server.socket)
+    await proxy.start()
+    its = await assembling(reach(proxy.url), RATE_LIMITS="login=1/15m,login-account=1/1h")
+    account = Charge("login-account", ("ada@example.org",), quiet=True, spared=("ada@example.org", "192.0.2.7"))
+    await its.limiter.remember("ada@example.org", "192.0.2.7")
+    assert await charge(its, ADA, account)
+    proxy.sent.clear()
+
+    assert not await charge(its, ADA, account)
+
+    assert [b"known:" in sent for sent in proxy.sent if b"limit:" in sent or b"known:" in sent] == [False]
+    elsewhere = Charge("login-account", ("ada@example.org",), spared=("ada@example.org", "192.0.2.8"))
+    assert await charge(its, account)
+    assert await charge(its, account)
+    assert await charge(its, elsewhere)
+    assert not await charge(its, elsewhere)
+    await proxy.stop()
+
+
 async def test_keys_name_nobody_and_expire_with_their_window(assembling, connecting):
     its = await assembling(RATE_LIMITS="login=5/15m")
     redis = connecting()
