@@ -73,7 +73,7 @@ async def read_form(request: web.Request, *needed: str) -> dict[str, str]:
 
 
 async def _text(request: web.Request, kind: str = JSON) -> str:
-    if request.content_type != kind or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+    if request.headers.get(hdrs.CONTENT_TYPE) != kind and not _is(request, kind):
         raise UnsupportedMediaType(f"The body must be {kind} in UTF-8", accept=kind)
     if any(coding.lower() != "identity" for coding in request.headers.getall(hdrs.CONTENT_ENCODING, ())):
         raise UnsupportedMediaType("Compressed bodies are not accepted", accept=kind)
@@ -85,11 +85,19 @@ async def _text(request: web.Request, kind: str = JSON) -> str:
         raise MalformedJson("The body is not UTF-8") from error
 
 
+def _is(request: web.Request, kind: str) -> bool:
+    """Whether the body says that it is of this kind, in UTF-8."""
+    return request.content_type == kind and (request.charset or "utf-8").lower() in ("utf-8", "utf8")
+
+
 async def arrived(request: web.Request) -> bytes:
     """The whole body, as soon as it is here; raises a 400, 408 or 413."""
     try:
+        if request.content.is_eof():
+            return await request.read()  # it came with the head
         async with asyncio.timeout(ARRIVES_WITHIN):
-            return await _all_of(request)
+            with waiting_for_client(request):
+                return await request.read()
     except TimeoutError as error:
         raise RequestTimeout from error
     except web.HTTPRequestEntityTooLarge as error:
@@ -98,18 +106,11 @@ async def arrived(request: web.Request) -> bytes:
         raise MalformedJson("The body ended early") from error
 
 
-async def _all_of(request: web.Request) -> bytes:
-    if request.content.is_eof():
-        return await request.read()  # it came with the head
-    with waiting_for_client(request):
-        return await request.read()
-
-
 def _parse(text: str) -> dict[str, Any]:
     if text.count("{") + text.count("[") > DEEPEST and _depth(text) > DEEPEST:
         raise MalformedJson(f"The body nests deeper than {DEEPEST}")
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedJson from error
     if not isinstance(value, dict):
@@ -145,3 +146,6 @@ def _sentence(kind: str, message: str) -> str:
         case "extra_forbidden":
             return "is not a known field"
     return message.removeprefix("Value error, ")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
