@@ -92,7 +92,7 @@ def assemble(settings: Settings, topology: Topology, passwords: Passwords | None
     showing = None if settings.smtp_url or settings.production else Showing(f"{settings.public_url}/dev/mail")
     smtp = Smtp(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
     signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, audit, settings)
-    outgoing, check = Outgoing(), Check(access_tokens, families)
+    outgoing, check = Outgoing(), Check(access_tokens, families, users)
     api_keys = ApiKeys(store, clock, users, roles, check)
     errands = Errands(users, once, audit)
     deletion = Deletion(users, passwords, families, audit, clock, removals=(api_keys.revoke_all, once.revoke_all))

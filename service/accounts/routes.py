@@ -86,10 +86,10 @@ async def register(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/auth/me")
-@guard.user
+@guard.person
 async def me(request: web.Request) -> web.Response:
     """Who I am."""
-    return await _profile(request)
+    return _shown(request, guard.account(request))
 
 
 @routes.delete("/api/auth/me")
@@ -107,10 +107,10 @@ async def delete_me(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/users/profile")
-@guard.user
+@guard.person
 async def profile(request: web.Request) -> web.Response:
     """My profile."""
-    return await _profile(request)
+    return _shown(request, guard.account(request))
 
 
 @routes.patch("/api/users/profile")
@@ -123,7 +123,9 @@ async def change_profile(request: web.Request) -> web.Response:
         await parts(request).users.change(
             principal(request).user_id, **{stored_as[name]: value for name, value in changes.items()}
         )
-    return await _profile(request)
+    if not (found := await parts(request).users.find(principal(request).user_id)):
+        raise InvalidToken("The account is gone")
+    return _shown(request, found)
 
 
 @routes.get("/api/users/{id}")
@@ -135,7 +137,7 @@ async def user(request: web.Request) -> web.Response:
         raise Forbidden(required=[READ_USERS])
     if not (found := await parts(request).users.find(wanted)):
         raise NotFound("There is no such user")
-    return answers.answer({"user": answers.user(found, parts(request))})
+    return _shown(request, found)
 
 
 @routes.post("/api/auth/password/change")
@@ -149,8 +151,5 @@ async def change_password(request: web.Request) -> web.Response:
     return answers.nothing()
 
 
-async def _profile(request: web.Request) -> web.Response:
-    found = await parts(request).users.find(principal(request).user_id)
-    if found is None:
-        raise InvalidToken("The account is gone")
-    return answers.answer({"user": answers.user(found, parts(request))})
+def _shown(request: web.Request, user: User) -> web.Response:
+    return answers.answer({"user": answers.user(user, parts(request))})

@@ -296,7 +296,15 @@ class Families:
 
     async def standing(self, user_id: str, session_id: str, jti: str) -> Standing:
         """Whether the session lives, the token is revoked, and the account unchanged: one HMGET, no more."""
-        session, revoked, epoch = await self._store.glance("HMGET", _key(user_id), session_id, "-" + jti, "epoch")
+        return self._standing(await self._store.glance(*_looking(user_id, session_id, jti)))
+
+    async def standing_and(self, user_id: str, session_id: str, jti: str, beside: Command) -> tuple[Standing, Any]:
+        """The same, and the reply to another read of the user, which comes after it in the same round trip."""
+        found, reply = await self._store.run(_looking(user_id, session_id, jti), beside)
+        return self._standing(found), reply
+
+    def _standing(self, found: list[str | None]) -> Standing:
+        session, revoked, epoch = found
         live = session is not None and int(session.split(" ", 2)[1]) > self._clock.now() * 1000
         return Standing(live, revoked is not None, int(epoch or 0))
 
@@ -387,6 +395,11 @@ class Families:
 
 def _key(user_id: str) -> str:
     return f"sessions:{{{user_id}}}"
+
+
+def _looking(user_id: str, session_id: str, jti: str) -> Command:
+    """The command that reads what decides about an access token."""
+    return ("HMGET", _key(user_id), session_id, "-" + jti, "epoch")
 
 
 def _lineage(text: str) -> Lineage:

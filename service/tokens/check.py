@@ -1,7 +1,8 @@
 """Is this access token still good? Its signature and claims, then one look at the sessions of its user."""
 
-from service.errors import TokenRevoked, TokenStale
-from service.sessions.families import Families
+from service.accounts.users import User, Users
+from service.errors import InvalidToken, TokenRevoked, TokenStale
+from service.sessions.families import Families, Standing
 from service.tokens.access import AccessTokens, Principal
 
 
@@ -12,19 +13,35 @@ class Check:
     out, never in. The looks of concurrent requests share a round trip.
     """
 
-    def __init__(self, tokens: AccessTokens, families: Families) -> None:
+    def __init__(self, tokens: AccessTokens, families: Families, users: Users) -> None:
         self._tokens = tokens
         self._families = families
+        self._users = users
 
     async def principal(self, text: str) -> Principal:
         """Who is asking; raises `InvalidToken`, `TokenExpired`, `TokenRevoked` or `TokenStale`."""
         await self.still(principal := self._tokens.read(text))
         return principal
 
+    async def person(self, text: str) -> tuple[Principal, User]:
+        """Who is asking, with the account, which is read in the same round trip; raises what `principal` raises."""
+        principal = self._tokens.read(text)
+        standing, record = await self._families.standing_and(
+            principal.user_id, principal.session_id, principal.jti, self._users.reading(principal.user_id)
+        )
+        _decide(principal, standing)
+        if (user := self._users.read(principal.user_id, record)) is None:
+            raise InvalidToken("The account is gone")
+        return principal, user
+
     async def still(self, principal: Principal) -> None:
         """Raise `TokenRevoked` or `TokenStale` unless what was true of this person when they came still is."""
         standing = await self._families.standing(principal.user_id, principal.session_id, principal.jti)
-        if not standing.live or standing.revoked:
-            raise TokenRevoked
-        if standing.epoch != principal.epoch:
-            raise TokenStale
+        _decide(principal, standing)
+
+
+def _decide(principal: Principal, standing: Standing) -> None:
+    if not standing.live or standing.revoked:
+        raise TokenRevoked
+    if standing.epoch != principal.epoch:
+        raise TokenStale

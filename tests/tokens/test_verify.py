@@ -5,7 +5,9 @@ import pytest
 
 from service.app import look_after
 from service.parts import Parts
+from service.store import reach
 from tests.conftest import Answer, Browser
+from tests.faults.proxy import Proxy
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
 IDENTITY = ("X-Auth-User", "X-Auth-Email", "X-Auth-Roles", "X-Auth-Permissions")
@@ -166,6 +168,33 @@ async def test_another_instance_refuses_what_this_one_ended(serving, assembling)
     await here("POST", "/api/auth/logout", headers=bearer(signed))
 
     assert (await there("GET", "/api/auth/verify", headers=bearer(signed))).code == "TOKEN_REVOKED"
+
+
+async def test_who_i_am_is_read_in_the_round_trip_of_the_check(serving, assembling, redis_server):
+    proxy = Proxy(redis_server.socket)
+    await proxy.start()
+    browser = await serving(await assembling(reach(proxy.url)))
+    signed = await browser.register(headers=TOKEN_MODE)
+
+    for path in ("/api/auth/me", "/api/users/profile"):
+        proxy.sent.clear()
+        answer = await browser("GET", path, headers=bearer(signed))
+
+        assert answer.json["user"]["id"] == signed.json["user"]["id"]
+        (asked,) = [sent for sent in proxy.sent if b"sessions:{" in sent or b"HGETALL" in sent]
+        assert b"sessions:{" in asked
+        assert b"user:{" in asked
+    await proxy.stop()
+
+
+async def test_a_good_token_of_an_account_that_is_gone_is_invalid(browser, connecting):
+    signed = await browser.register(headers=TOKEN_MODE)
+    redis = connecting()
+    await redis.delete(f"user:{{{signed.json['user']['id']}}}")
+
+    for path in ("/api/auth/me", "/api/users/profile"):
+        assert (await browser("GET", path, headers=bearer(signed))).code == "INVALID_TOKEN"
+    await redis.aclose()
 
 
 async def test_new_rights_are_in_force_after_a_refresh_and_old_tokens_are_stale(browser, parts):
