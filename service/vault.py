@@ -52,12 +52,12 @@ class Key:
 
     def mac(self, message: bytes) -> bytes:
         """HMAC-SHA256, 32 bytes (RFC 2104)."""
-        return hmac.digest(self._keys[0], message, hashlib.sha256)
+        return _mac(self._begun[0], message)
 
     def verify(self, message: bytes, mac: bytes) -> bool:
         """True for a MAC of this message, possibly cut to 16 bytes, by any of the keys; in constant time each."""
         return len(mac) >= 16 and any(
-            hmac.compare_digest(hmac.digest(key, message, hashlib.sha256)[: len(mac)], mac) for key in self._keys
+            hmac.compare_digest(_mac(begun, message)[: len(mac)], mac) for begun in self._begun
         )
 
     def seal(self, plain: bytes, context: bytes) -> bytes:
@@ -82,5 +82,16 @@ class Key:
         return self.seal(self.unseal(sealed, context), context)
 
     @cached_property
+    def _begun(self) -> tuple[hmac.HMAC, ...]:
+        """The MACs of nothing yet: to go on from a copy takes half as long as to begin."""
+        return tuple(hmac.new(key, digestmod=hashlib.sha256) for key in self._keys)
+
+    @cached_property
     def _ciphers(self) -> tuple[AESGCM, ...]:
         return tuple(AESGCM(key) for key in self._keys)
+
+
+def _mac(begun: hmac.HMAC, message: bytes) -> bytes:
+    mac = begun.copy()
+    mac.update(message)
+    return mac.digest()

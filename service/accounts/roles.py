@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from service.settings import CONFIG, SettingsError
@@ -14,6 +15,7 @@ class Roles:
 
     def __init__(self, table: dict[str, frozenset[str]]) -> None:
         self.table = table
+        self._permitted = lru_cache(maxsize=1024)(self._permitted_to)
 
     @classmethod
     def load(cls, path: Path = CONFIG / "roles.toml") -> "Roles":
@@ -31,4 +33,7 @@ class Roles:
 
     def permissions(self, roles: Iterable[str]) -> tuple[str, ...]:
         """What these roles permit together, sorted; a role that is no longer in the table permits nothing."""
+        return self._permitted(tuple(roles))
+
+    def _permitted_to(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(set().union(*(self.table.get(role, frozenset()) for role in roles))))

@@ -124,6 +124,15 @@ class User:
         return self.name or " ".join(filter(None, (self.first_name, self.last_name))) or None
 
 
+@dataclass(frozen=True)
+class Rights:
+    """What an access token says of an account that may be used."""
+
+    id: str
+    email: str
+    roles: tuple[str, ...]
+
+
 class Users:
     """Finds, makes and changes accounts."""
 
@@ -158,10 +167,21 @@ class Users:
             last_login_at=_time(record["in"]) if "in" in record else None,
             new_email=record.get("new"),
             identities=tuple(
-                Identity.read(name[3:], value) for name, value in sorted(record.items()) if name.startswith("id:")
+                Identity.read(name[3:], record[name]) for name in sorted(record) if name.startswith("id:")
             ),
             leaving_since=_time(record["gone"].partition(" ")[0]) if "gone" in record else None,
         )
+
+    def reading_rights(self, user_id: str) -> Command:
+        """The command whose reply `rights` understands: a refresh needs no more of the record."""
+        return ("HMGET", _key(user_id), "email", "roles", "off")
+
+    def rights(self, user_id: str, reply: list[str | None]) -> Rights | None:
+        """What the account may do; `None` where there is none, or it is disabled."""
+        email, roles, off = reply
+        if email is None or off is not None:
+            return None
+        return Rights(user_id, email, tuple((roles or USER).split()))
 
     def entering(self, user: User) -> list[Command]:
         """The commands that enter a user, as the record is or is going to be, into the directory."""

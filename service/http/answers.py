@@ -10,7 +10,7 @@ from aiohttp import web
 from service.accounts.users import User
 from service.http.response import Answer
 from service.parts import Parts, parts
-from service.sessions.signin import SignedIn
+from service.sessions.signin import Tokens
 
 JSON = "application/json"
 
@@ -34,7 +34,7 @@ def moment(time: datetime | None) -> str | None:
     """A time as RFC 3339 in UTC, to the millisecond."""
     if time is None:
         return None
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (time if time.tzinfo is UTC else time.astimezone(UTC)).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def user(person: User, its: Parts) -> dict[str, Any]:
@@ -62,10 +62,11 @@ def user(person: User, its: Parts) -> dict[str, Any]:
 
 
 def with_tokens(
-    request: web.Request, signed: SignedIn, *, in_cookies: bool, status: int = 200, **members: Any
+    request: web.Request, signed: Tokens, *, in_cookies: bool, status: int = 200, **members: Any
 ) -> web.Response:
     """A sign-in or a refresh. The refresh token is in the body only where it is not in a cookie."""
-    fields = members | {
+    fields = {
+        **members,
         "accessToken": signed.access.text,
         "tokenType": "Bearer",
         "expiresIn": signed.access.expires_in,
@@ -73,11 +74,11 @@ def with_tokens(
     }
     if in_cookies:
         return set_cookies(request, answer(fields, status), signed)
-    refresh = {"refreshToken": signed.refresh_token, "refreshExpiresIn": signed.refresh_expires_in}
-    return answer(fields | refresh, status)
+    fields["refreshToken"], fields["refreshExpiresIn"] = signed.refresh_token, signed.refresh_expires_in
+    return answer(fields, status)
 
 
-def set_cookies(request: web.Request, response: web.Response, signed: SignedIn) -> web.Response:
+def set_cookies(request: web.Request, response: web.Response, signed: Tokens) -> web.Response:
     """Put a sign-in or a refresh into the cookies of an answer."""
     its = parts(request)
     its.cookies.sign_in(

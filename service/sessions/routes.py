@@ -36,9 +36,8 @@ class Refresh(Body):
 
 @dataclass(frozen=True)
 class Presented:
-    """A refresh token as it was sent; it goes back the way it came."""
+    """A refresh token; it goes back the way it came."""
 
-    text: str
     token: RefreshToken
     in_cookie: bool
 
@@ -68,7 +67,7 @@ async def refresh(request: web.Request) -> web.Response:
     """Trade the refresh token for a new access token and its successor."""
     presented = await _presented(request)
     await charge(request, Charge("refresh", (presented.token.session_id,), presented.token.user_id))
-    signed = await parts(request).signin.renew(presented.text, client(request))
+    signed = await parts(request).signin.renew(presented.token, client(request))
     # The loser of a race gets the current cookie too: both tabs must leave with the same successor.
     return answers.with_tokens(request, signed, in_cookies=presented.in_cookie)
 
@@ -131,11 +130,11 @@ async def _presented(request: web.Request) -> Presented:
     """The refresh token of this request, from its body or else its cookie; raises `RefreshRefused`."""
     its, body = parts(request), await read_optional(request, Refresh)
     if body and body.refresh_token is not None:
-        return Presented(body.refresh_token, its.refresh_tokens.read(body.refresh_token), in_cookie=False)
+        return Presented(its.refresh_tokens.read(body.refresh_token), in_cookie=False)
     request[REFRESHED_BY_COOKIE] = True
     if not (texts := its.cookies.refresh_tokens(request)):
         raise NoRefreshToken
-    found = [Presented(text, token, in_cookie=True) for text, token in _authentic(request, texts)]
+    found = [Presented(token, in_cookie=True) for token in _authentic(request, texts)]
     if not found:
         raise InvalidRefreshToken
     sent = request.headers.get(HEADER, "")
@@ -157,7 +156,7 @@ async def _held(request: web.Request) -> dict[tuple[str, str], Principal | None]
         if body and body.refresh_token is not None:
             token = its.refresh_tokens.read(body.refresh_token)
             brought[token.user_id, token.session_id] = None
-    for _, token in _authentic(request, its.cookies.refresh_tokens(request)):
+    for token in _authentic(request, its.cookies.refresh_tokens(request)):
         kept[token.user_id, token.session_id] = None
     for held, text in ((brought, bearer_token(request)), (kept, its.cookies.access_token(request))):
         with suppress(NotSignedIn):
@@ -182,17 +181,17 @@ async def _cookie_session(request: web.Request) -> str | None:
         if text := its.cookies.access_token(request):
             return its.access_tokens.read(text, expired=True).session_id
     beside = its.cookies.csrf_token(request)
-    for _, token in _authentic(request, its.cookies.refresh_tokens(request)):
+    for token in _authentic(request, its.cookies.refresh_tokens(request)):
         if not its.cookies.host_bound or its.csrf.confirms(beside, token.session_id):
             return token.session_id
     return None
 
 
-def _authentic(request: web.Request, texts: list[str]) -> Iterator[tuple[str, RefreshToken]]:
+def _authentic(request: web.Request, texts: list[str]) -> Iterator[RefreshToken]:
     """Those of these refresh tokens that we have written."""
     for text in texts:
         with suppress(InvalidRefreshToken):
-            yield text, parts(request).refresh_tokens.read(text)
+            yield parts(request).refresh_tokens.read(text)
 
 
 def _goodbye(request: web.Request) -> web.Response:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from service import metrics
 from service.accounts.once import NONE_LEFT
 from service.accounts.passwords import Passwords
-from service.accounts.users import User, Users
+from service.accounts.users import Rights, User, Users
 from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client
@@ -31,18 +31,25 @@ from service.store import Store
 from service.tokens.access import AccessToken, AccessTokens, Principal
 
 _ATTEMPTS = 5
+_OUT_OF_THE_ORDINARY = {Verdict.RECOVERED: Event.SESSION_RECOVERED, Verdict.HEALED: Event.SESSION_HEALED}
 
 
 @dataclass(frozen=True)
-class SignedIn:
-    """What a signed-in client takes away."""
+class Tokens:
+    """What a client takes away from a refresh."""
 
-    user: User
     session_id: str
     access: AccessToken
     refresh_token: str
     refresh_expires_in: int  # seconds
-    returning: bool = False  # not the first sign-in to the account
+
+
+@dataclass(frozen=True)
+class SignedIn(Tokens):
+    """What a client takes away from a sign-in."""
+
+    user: User
+    returning: bool  # not the first sign-in to the account
 
 
 class _Refused(Exception):
@@ -116,14 +123,13 @@ class SignIn:
                 continue
         raise StoreUnavailable
 
-    async def renew(self, text: str, client: Client) -> SignedIn:
-        """Trade a refresh token for its successor and a new access token, with the rights the user has now.
+    async def renew(self, token: RefreshToken, client: Client) -> Tokens:
+        """Trade an authentic refresh token for its successor and a new access token, with the rights the user has now.
 
-        Raises `InvalidRefreshToken`, `RefreshTokenReused` or `SessionEnded`.
+        Raises `RefreshTokenReused` or `SessionEnded`.
         """
-        token = self._refresh_tokens.read(text)
         try:
-            family, (record,) = await self._families.rotate(token, self._users.reading(token.user_id))
+            family, (found,) = await self._families.rotate(token, self._users.reading_rights(token.user_id))
         except RefreshTokenReused:
             await self._tell(Event.REFRESH_TOKEN_REUSED, token, client, generation=token.generation)
             # Over already; said again so that the replicas have it before anybody hears of it.
@@ -133,16 +139,12 @@ class SignIn:
         except Expired as expired:
             await self._tell(Event.SESSION_ENDED, token, client, reason=EndReason.EXPIRED, rotations=expired.rotations)
             raise
-        match family.verdict:
-            case Verdict.RECOVERED:
-                await self._tell(Event.SESSION_RECOVERED, token, client, generation=token.generation)
-            case Verdict.HEALED:
-                await self._tell(Event.SESSION_HEALED, token, client, generation=token.generation)
-        user = self._users.read(token.user_id, record)
-        if user is None or not user.active:
+        if (event := _OUT_OF_THE_ORDINARY.get(family.verdict)) is not None:
+            await self._tell(event, token, client, generation=token.generation)
+        if (rights := self._users.rights(token.user_id, found)) is None:
             await self.end(token.user_id, token.session_id, EndReason.ACCOUNT_DISABLED, client)
             raise SessionEnded(reason=EndReason.ACCOUNT_DISABLED)
-        return self._signed_in(user, family)
+        return Tokens(*self._tokens(rights, family))
 
     async def end(
         self, user_id: str, session_id: str, reason: EndReason, client: Client, principal: Principal | None = None
@@ -229,12 +231,12 @@ class SignIn:
         family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))
         metrics.sign_in(amr, "success")
         await self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device, ended=family.replaced)
-        signed = self._signed_in(replace(user, last_login_at=family.now), family)
-        return replace(signed, returning=user.last_login_at is not None)
+        signed_in = replace(user, last_login_at=family.now)
+        return SignedIn(*self._tokens(user, family), signed_in, returning=user.last_login_at is not None)
 
-    def _signed_in(self, user: User, family: Family) -> SignedIn:
-        return SignedIn(
-            user,
+    def _tokens(self, user: User | Rights, family: Family) -> tuple[str, AccessToken, str, int]:
+        """The fields of `Tokens`."""
+        return (
             family.token.session_id,
             self._access_tokens.make(user, family),
             self._refresh_tokens.write(family.token),

@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.audit.events import Event
 from service.audit.trail import Audit
@@ -66,6 +67,15 @@ class SigningKey:
     header: str = ""
     jwk: dict[str, str] | None = None
     signs_from: int = 0  # ms of Redis' clock
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of a JWS (RFC 7515), raw."""
+        return self._signer.sign(message, self.private)
+
+    @cached_property
+    def _signer(self) -> Algorithm:
+        """The library's; to look it up and to check the key for each token would cost more than HS256 does."""
+        return jwt.get_algorithm_by_name(self.algorithm)
 
     @classmethod
     def asymmetric(cls, algorithm: str, private: Any, signs_from: int = 0) -> "SigningKey":

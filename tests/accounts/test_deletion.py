@@ -210,7 +210,7 @@ async def test_whoever_comes_in_between_gets_nothing_that_lasts(parts, assemblin
 
     results = await gather(
         other.signin.with_password("ada@example.org", PASSWORD, HERE),
-        other.signin.renew(signed.refresh_token, HERE),
+        other.signin.renew(other.refresh_tokens.read(signed.refresh_token), HERE),
         other.users.link(made, second, Linking.HOLDER),
         parts.deletion.delete(made.id, HERE),
         other.deletion.delete(made.id, HERE),

@@ -3,7 +3,9 @@
 import jwt
 import pytest
 
+from service.store import reach
 from tests.conftest import PASSWORD, Answer, Browser, Parts
+from tests.faults.proxy import Proxy
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
 NEW = "another long and private sentence"
@@ -42,6 +44,26 @@ async def test_a_person_registers_refreshes_and_signs_out(browser):
     assert (await browser("GET", "/api/auth/me")).code == "NO_TOKEN"
     gone = {"Authorization": f"Bearer {refreshed.json['accessToken']}"}
     assert (await browser("GET", "/api/auth/me", headers=gone)).code == "TOKEN_REVOKED"
+
+
+async def test_a_refresh_asks_once_whether_it_may_and_once_for_all_the_rest(serving, assembling, redis_server):
+    proxy = Proxy(redis_server.socket)
+    await proxy.start()
+    browser = await serving(await assembling(reach(proxy.url), RATE_LIMITS="refresh=1/1m"))
+    signed = await browser.register(headers=TOKEN_MODE)
+    proxy.sent.clear()
+
+    refreshed = await browser("POST", "/api/auth/refresh", {"refreshToken": signed.json["refreshToken"]})
+    refused = await browser("POST", "/api/auth/refresh", {"refreshToken": refreshed.json["refreshToken"]})
+
+    assert (refreshed.status, refused.status) == (200, 429)
+    may, all_the_rest, may_not = [sent for sent in proxy.sent if b"sessions:{" in sent or b"limit:" in sent]
+    assert b"limit:refresh:" in may
+    assert b"limit:refresh:" in may_not
+    assert b"sessions:" not in may + may_not
+    for key in (b"sessions:{", b"user:{", b"index:live:"):
+        assert key in all_the_rest
+    await proxy.stop()
 
 
 async def test_a_wrong_password_is_refused(browser):

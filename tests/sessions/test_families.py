@@ -366,7 +366,7 @@ async def signed_in(parts):
 
 async def test_the_access_tokens_of_an_ended_session_are_refused_on_every_instance(parts, assembling, signed_in):
     ended, other, elsewhere = await signed_in(), await signed_in(), await assembling()
-    renewed = await parts.signin.renew(ended.refresh_token, HERE)
+    renewed = await parts.signin.renew(parts.refresh_tokens.read(ended.refresh_token), HERE)
     await elsewhere.check.principal(ended.access.text)
 
     await parts.families.end(ended.user.id, ended.session_id, EndReason.LOGOUT)
@@ -396,7 +396,7 @@ async def test_an_account_that_changed_makes_older_access_tokens_stale_and_newer
 
     with pytest.raises(TokenStale):
         await parts.check.principal(signed.access.text)
-    renewed = await parts.signin.renew(signed.refresh_token, HERE)
+    renewed = await parts.signin.renew(parts.refresh_tokens.read(signed.refresh_token), HERE)
     await parts.check.principal(renewed.access.text)
     await parts.check.principal((await signed_in()).access.text)
 

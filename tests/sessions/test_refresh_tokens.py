@@ -105,9 +105,9 @@ async def test_garbage_is_refused_without_asking_redis(assembling, own_redis):
 
     for text in GARBAGE.values():
         with pytest.raises(InvalidRefreshToken):
-            await its.signin.renew(text, HERE)
+            await its.signin.renew(its.refresh_tokens.read(text), HERE)
     with pytest.raises(StoreUnavailable):
-        await its.signin.renew(TEXT, HERE)
+        await its.signin.renew(its.refresh_tokens.read(TEXT), HERE)
 
 
 async def test_a_new_secret_takes_the_tokens_of_the_previous_one_and_writes_its_own(assembling):
@@ -116,7 +116,7 @@ async def test_a_new_secret_takes_the_tokens_of_the_previous_one_and_writes_its_
     old = (await before.signin.begin(user, ("pwd",), HERE)).refresh_token
     after = await assembling(AUTH_SECRET=NEW_SECRET, AUTH_SECRET_PREVIOUS=OLD_SECRET)
 
-    successor = (await after.signin.renew(old, HERE)).refresh_token
+    successor = (await after.signin.renew(after.refresh_tokens.read(old), HERE)).refresh_token
 
     assert RefreshTokens(Vault([NEW_SECRET])).read(successor).generation == 1
     with pytest.raises(InvalidRefreshToken):
