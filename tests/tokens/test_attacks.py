@@ -24,6 +24,7 @@ from service.app import assemble, look_after, make_app
 from service.parts import Parts
 from service.serving import LARGEST_HEADER
 from service.store import Single
+from service.store.node import Node
 from tests.conftest import Answer, Browser, Served, cheap_passwords, settings_for
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
