@@ -29,7 +29,6 @@ from service.tokens.access import Principal
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Guard = Callable[[Handler], Handler]
-Identify = Callable[[str], Awaitable[Principal]]
 
 _ACCOUNT = web.RequestKey("account", User)
 _PRINCIPAL = web.RequestKey("principal", Principal)
@@ -95,9 +94,9 @@ def bearer_token(request: web.Request) -> str | None:
     return token.strip(" ")
 
 
-def api_key(request: web.Request) -> str | None:
+def api_key(request: web.Request, bearer: str | None) -> str | None:
     """The API key of the request, from either header; raises `InvalidApiKey` where they say different things."""
-    sent, bearer = request.headers.getall("X-API-Key", ()), bearer_token(request)
+    sent = request.headers.getall("X-API-Key", ())
     if not sent:
         return bearer if bearer and bearer.startswith(PREFIX) else None
     if len(sent) > 1 or bearer not in (None, sent[0]):
@@ -105,19 +104,21 @@ def api_key(request: web.Request) -> str | None:
     return sent[0]
 
 
-async def identify(request: web.Request, check: Identify | None = None) -> Principal:
+async def identify(request: web.Request, with_account: bool = False) -> Principal:
     """Who is asking, a person or an API key; raises `NotSignedIn` or `CsrfFailed`."""
-    its = parts(request)
-    check = check or its.check.principal
-    if (key := api_key(request)) is not None:
+    its, bearer = parts(request), bearer_token(request)
+    if (key := api_key(request, bearer)) is not None:
         return await its.api_keys.holder(key)
-    if (token := bearer_token(request)) is not None:
-        return await check(token)
-    if token := its.cookies.access_token(request):
-        found = await check(token)
+    token = bearer if bearer is not None else its.cookies.access_token(request)
+    if token is None:
+        raise NoToken
+    if with_account:
+        found, request[_ACCOUNT] = await its.check.person(token)
+    else:
+        found = await its.check.principal(token)
+    if bearer is None:
         its.csrf.check(request, found.session_id)
-        return found
-    raise NoToken
+    return found
 
 
 def anyone(handler: Handler) -> Handler:
@@ -133,15 +134,7 @@ def user(handler: Handler) -> Handler:
 
 def person(handler: Handler) -> Handler:
     """As `user`, for a route that needs their account: `account` has it, read in one round trip with the check."""
-
-    async def identify_person(request: web.Request) -> Principal:
-        async def check(token: str) -> Principal:
-            found, request[_ACCOUNT] = await parts(request).check.person(token)
-            return found
-
-        return await identify(request, check)
-
-    return _guarded(handler, Access("user"), lambda _: (), identify_person)
+    return _guarded(handler, Access("user"), lambda _: (), with_account=True)
 
 
 def caller(handler: Handler) -> Handler:
@@ -175,24 +168,19 @@ def optional_user(handler: Handler) -> Handler:
 
 
 def _guarded(
-    handler: Handler,
-    access: Access,
-    has: Callable[[Principal], tuple[str, ...]],
-    identify: Callable[[web.Request], Awaitable[Principal]] = identify,
+    handler: Handler, access: Access, has: Callable[[Principal], tuple[str, ...]], with_account: bool = False
 ) -> Handler:
     @wraps(handler)
     async def guarded(request: web.Request) -> web.StreamResponse:
-        found = await admitted(request)
+        request[_PRINCIPAL] = admitted(await identify(request, with_account))
         if not request.content.is_eof():
             # Who may is decided when all of the request is here. Otherwise somebody who sends it slowly, and is put out
             # meanwhile, would still have their way at the end of it.
             await arrived(request)
-            found = await admitted(request)
-        request[_PRINCIPAL] = found
+            request[_PRINCIPAL] = admitted(await identify(request, with_account))
         return await handler(request)
 
-    async def admitted(request: web.Request) -> Principal:
-        found = await identify(request)
+    def admitted(found: Principal) -> Principal:
         if found.key_id and access.who == "user":
             raise Forbidden("An API key cannot do this: it takes a person who is signed in")
         if access.any_of and not set(access.any_of) & set(has(found)):
