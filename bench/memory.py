@@ -1,7 +1,7 @@
 """`python -m bench.memory`: what each thing that Redis keeps takes there, with our redis.conf and with Redis' defaults.
 
 Everything is made by the parts that make it in production. `each` is the growth of `used_memory` over all of them,
-Redis' own tables included; `key` is what `MEMORY USAGE` says of one key, or of an index for each of its entries.
+Redis' own tables included; `key` is what `MEMORY USAGE` says of a key, or of an index for each of its entries.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import random
 import string
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import redis
@@ -27,6 +29,7 @@ from bench.ground import (
     used_memory,
 )
 from service import logs
+from service.accounts.once import Purpose
 from service.accounts.users import Identity, Linking, User
 from service.app import assemble, close, look_after
 from service.audit.events import Event
@@ -41,6 +44,7 @@ from service.tokens.access import Principal
 
 USERS = 10_000
 AT_ONCE = 50
+SOME = 200  # keys of one form whose sizes are looked at
 CHROME = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
 )
@@ -49,9 +53,9 @@ _LETTERS = string.ascii_letters + string.digits + "+/"
 
 
 def _argon2id(chance: random.Random) -> str:
-    """A hash of the length that ours have."""
+    """A hash of the length that ours have, as `Passwords` writes them."""
     salt, digest = "".join(chance.choices(_LETTERS, k=22)), "".join(chance.choices(_LETTERS, k=43))
-    return f"$argon2id$v=19$m=19456,t=2,p=1${salt}${digest}"
+    return f"$argon2id${salt}${digest}"
 
 
 class Scale:
@@ -77,11 +81,12 @@ class Scale:
         self.rows[name] = {"each": sum(self.rows[part]["each"] for part in parts)}
 
     def look(self, name: str, key: str, count: Callable[[str], Any] = lambda _: 1) -> None:
-        """Note the size of a key of this form, divided among its entries where they are to be counted."""
-        found = next((str(found) for found in self.asking.scan_iter(key, count=10_000)), key)
-        if (size := self.asking.memory_usage(found, samples=0)) is None:
+        """Note the mean size of the keys of this form, divided among their entries where these are to be counted."""
+        found = list(islice(self.asking.scan_iter(key, count=10_000), SOME)) if "*" in key else [key]
+        sizes = [self.asking.memory_usage(one, samples=0) or 0 for one in found]
+        if not any(sizes):
             raise BenchError(f"there is no {key}")
-        self.rows.setdefault(name, {})["key"] = round(int(size) / count(found))
+        self.rows.setdefault(name, {})["key"] = round(sum(sizes) / sum(map(count, found)))
 
 
 async def _weigh_all(url: str, settings: Settings, count: int) -> dict[str, Figures]:
@@ -99,7 +104,10 @@ async def _weigh(scale: Scale, its: Parts) -> dict[str, Figures]:
 
     async def register(number: int) -> None:
         user = User("", f"ada.lovelace{number}@example.org", _argon2id(chance), first_name="Ada", last_name="Lovelace")
-        made[number] = await its.users.register(user)
+        user = await its.users.register(user)
+        token = await its.once.issue(Purpose.VERIFY, user.id, ("email", user.email))
+        await its.once.redeem(await its.once.find(token or "", Purpose.VERIFY), {"ok": "1"})
+        made[number] = replace(user, email_verified=True)
 
     async def sign_in(number: int) -> None:
         user_id = made[number].id
@@ -133,12 +141,12 @@ async def _weigh(scale: Scale, its: Parts) -> dict[str, Figures]:
     # What there is once, such as scripts and the lookup key, is there before anything is weighed.
     for work in (register, sign_in, refresh, tell, charge, remember, make_key, link):
         await asyncio.gather(*map(work, range(-AT_ONCE, 0)))
-    await scale.weigh("an account", register, "user:*")
-    scale.look("  lookup of the email", "email:*")
+    await scale.weigh("an account, verified", register, "user:*")
+    scale.look("  place in email:<part>", "email:*", scale.asking.hlen)
     scale.look("  place in index:users", "index:users", scale.asking.zcard)
     await scale.weigh("a session", sign_in, "sessions:*")
     scale.look("  place in index:live:<part>", "index:live:*", scale.asking.zcard)
-    scale.add("an account with a session", "an account", "a session")
+    scale.add("an account with a session", "an account, verified", "a session")
     await scale.weigh("its first refresh", refresh, "sessions:*")
     await scale.weigh("a second session", sign_in, "sessions:*")
     await scale.weigh("a user's first event", tell, "events:*")
@@ -149,7 +157,8 @@ async def _weigh(scale: Scale, its: Parts) -> dict[str, Figures]:
     await scale.weigh("an address that is known", remember, "known:*")
     await scale.weigh("an API key", make_key, "apikey:*")
     scale.look("  list of a user's keys", "apikeys:*")
-    await scale.weigh("an identity elsewhere", link, "identity:*")
+    await scale.weigh("an identity elsewhere", link, "user:*")
+    scale.look("  place in identity:<part>", "identity:*", scale.asking.hlen)
     return scale.rows
 
 

@@ -225,6 +225,7 @@ def all_of_redis(redis_server: RedisServer) -> str:
 
 
 Later = Callable[[str], Awaitable[None]]
+LOOKUPS = ("email:", "identity:")
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ def later(request: pytest.FixtureRequest) -> Iterator[Later]:
         redis = connect(url)
         async for key in redis.scan_iter():
             ttl = await redis.pttl(key)
-            if await redis.type(key) == "hash" and key.startswith(("sessions:", "signing-keys", "apikey")):
+            if await redis.type(key) == "hash" and key.startswith(("sessions:", "signing-keys", "apikey", *LOOKUPS)):
                 fields = await redis.hgetall(key)
                 await redis.hset(key, mapping={name: _older(value, ms) for name, value in fields.items()})
             elif await redis.type(key) == "zset":

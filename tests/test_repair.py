@@ -57,6 +57,11 @@ async def test_a_service_that_nothing_befell_is_clean(parts, ada):
     assert await run(parts) == ({}, [])
 
 
+async def lose(redis, lookup: str) -> None:
+    part, _, rest = lookup.rpartition(":")
+    assert await redis.hdel(part, rest)
+
+
 async def held(redis, index: str):
     if await redis.type(index) == "set":
         return await redis.smembers(index)
@@ -119,9 +124,8 @@ async def test_an_entry_at_the_wrong_place_is_moved(parts, ada, redis):
 
 
 async def test_lost_lookups_are_made_again(parts, ada, redis):
-    await redis.delete(
-        await parts.lookups.email(ada.email), await parts.lookups.identity(GITHUB.issuer, GITHUB.subject)
-    )
+    await lose(redis, await parts.lookups.email(ada.email))
+    await lose(redis, await parts.lookups.identity(GITHUB.issuer, GITHUB.subject))
     assert await parts.users.find_by_email(ada.email) is None
 
     assert (await run(parts))[0] == {"unfound": 2}
@@ -131,18 +135,20 @@ async def test_lost_lookups_are_made_again(parts, ada, redis):
 
 
 async def test_lookups_that_lead_nowhere_or_to_somebody_else_are_removed(parts, ada, redis):
-    await redis.set("email:nobodys", new_id())
-    await redis.set("email:somebody-elses", ada.id)
-    await redis.set("identity:nobodys", new_id())
-    await redis.set("email:being-claimed", new_id(), px=60_000)
+    await redis.hset("email:AA", "nobodys", new_id())
+    await redis.hset("email:AA", "somebody-elses", ada.id)
+    await redis.hset("email:-_", "claimed", f"{new_id()} 1700000000000")
+    await redis.hset("identity:AA", "nobodys", new_id())
+    await redis.hset("email:AA", "being-claimed", f"{new_id()} 9999999999999")
 
-    assert (await run(parts))[0] == {"misled": 3}
-    assert await redis.exists("email:being-claimed")
+    assert (await run(parts))[0] == {"misled": 4}
+    assert await redis.hkeys("email:AA") == ["being-claimed"]
     assert await run(parts) == ({}, [])
 
 
 async def test_a_lookup_that_leads_to_the_wrong_user_is_turned_round(parts, ada, redis):
-    await redis.set(await parts.lookups.email(ada.email), new_id())
+    part, _, rest = (await parts.lookups.email(ada.email)).rpartition(":")
+    await redis.hset(part, rest, new_id())
 
     assert (await run(parts))[0] == {"misled": 1}
     assert (await parts.users.find_by_email(ada.email)).id == ada.id
@@ -172,7 +178,7 @@ async def test_the_count_of_sessions_is_put_right(parts, ada, redis):
     (part,) = await redis.keys("index:live:*")
     right = await redis.zrange(part, 0, -1)
     await redis.delete(part)
-    await redis.zadd(part, {f"{ada.id}:{new_id()}": 9_999_999_999_999})
+    await redis.zadd(part, {f"{ada.id}:{new_id()[:6]}": 9_999_999_999_999})
 
     assert (await run(parts))[0] == {"uncounted": 2}
     assert await redis.zrange(part, 0, -1) == right
@@ -181,7 +187,7 @@ async def test_the_count_of_sessions_is_put_right(parts, ada, redis):
 
 async def test_a_session_that_has_expired_by_itself_is_nothing_to_mend(parts, ada, redis):
     (part,) = await redis.keys("index:live:*")
-    await redis.zadd(part, {f"{ada.id}:{new_id()}": 1_700_000_000_000})
+    await redis.zadd(part, {f"{ada.id}:{new_id()[:6]}": 1_700_000_000_000})
 
     assert await run(parts) == ({}, [])
     assert (await parts.administration.statistics()).active_sessions == 1
@@ -199,8 +205,9 @@ async def test_what_belonged_to_somebody_gone_is_removed(parts, ada, redis):
 
 
 async def test_a_dry_run_tells_the_same_and_changes_nothing(parts, ada, redis):
-    await redis.delete("index:users", *await redis.keys("index:live:*"), await parts.lookups.email(ada.email))
-    await redis.set("email:nobodys", new_id())
+    await redis.delete("index:users", *await redis.keys("index:live:*"))
+    await lose(redis, await parts.lookups.email(ada.email))
+    await redis.hset("email:AA", "nobodys", new_id())
     keys = sorted([key async for key in redis.scan_iter()])
 
     first = await run(parts, dry_run=True)
@@ -300,7 +307,7 @@ async def test_keys_and_tokens_of_somebody_gone_are_removed(parts, ada, redis, l
 
 async def test_a_deletion_that_is_finished_meanwhile_does_not_stop_the_rest(parts, ada, redis, monkeypatch):
     await parts.users.doom(await parts.users.find(ada.id))
-    await redis.set("email:nobodys", new_id())
+    await redis.hset("email:AA", "nobodys", new_id())
     delete = parts.deletion.delete
 
     async def somebody_is_faster(*args, **kwargs):
@@ -333,11 +340,12 @@ async def test_what_begins_to_look_wrong_while_something_else_is_looked_at_again
 
 async def test_a_lookup_that_is_just_being_made_is_not_told_of(parts, ada, redis, monkeypatch):
     lookup, sleep = await parts.lookups.email(ada.email), asyncio.sleep
-    await redis.set(lookup, ada.id, px=60_000)  # the record is there, and the claim is not yet permanent
+    part, _, rest = lookup.rpartition(":")
+    await redis.hset(part, rest, f"{ada.id} 9999999999999")  # the record is there, the claim is not yet permanent
 
     async def slept(seconds):
         await sleep(seconds)
-        await redis.persist(lookup)
+        await redis.hset(part, rest, ada.id)
 
     monkeypatch.setattr(repair.asyncio, "sleep", slept)
 

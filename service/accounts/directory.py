@@ -5,7 +5,7 @@ Redis
     index:role:<role>  zset  the same for those with a role, but `user`, which nearly everybody has
     index:not-user     set   ids of those without the role `user`
     index:disabled     set   ids of disabled users
-    index:live:<part>  zset  <user>:<session>, scored by when the session expires (ms); the part is the user's
+    index:live:<part>  zset  <user>:<mark of the session>, scored by when it expires (ms); the part is the user's
     admins             set   ids of active admins; decides who is the last one
 
 All but `admins` are hints: an entry is written before its record and removed after it, whoever reads one checks the
@@ -14,7 +14,8 @@ may count what is not there until then. Who has the role `user` is found among a
 those of `index:not-user`.
 
 Sessions are counted in many parts, so that each is small and Redis keeps it as one compact block, in half the memory.
-In a Cluster they are on all nodes.
+In a Cluster they are on all nodes. The mark is the first six letters of the session's id: enough to tell apart those of
+one user, who has 200 at most.
 
 `admins` decides: an admin leaves it before the record changes, and joins before it, too. Nobody leaves unless another
 remains whom the caller has just read to be an active admin. So of two last admins who put each other out at the same
@@ -150,15 +151,15 @@ class Directory:
     def session_opens(self, user_id: str, session_id: str, now: int, expires: int) -> list[Command]:
         """The commands that count a new session, and forget those of its part that have expired."""
         part = _part(user_id)
-        return [("ZADD", part, expires, f"{user_id}:{session_id}"), ("ZREMRANGEBYSCORE", part, "-inf", now)]
+        return [("ZADD", part, expires, _member(user_id, session_id)), ("ZREMRANGEBYSCORE", part, "-inf", now)]
 
     def session_lasts(self, user_id: str, session_id: str, expires: int) -> Command:
         """The command that counts a session until a later time, if it is counted."""
-        return ("ZADD", _part(user_id), "XX", expires, f"{user_id}:{session_id}")
+        return ("ZADD", _part(user_id), "XX", expires, _member(user_id, session_id))
 
     def sessions_end(self, user_id: str, session_ids: Iterable[str]) -> list[Command]:
         """The commands that count sessions no more."""
-        return [("ZREM", _part(user_id), f"{user_id}:{session_id}") for session_id in session_ids]
+        return [("ZREM", _part(user_id), _member(user_id, session_id)) for session_id in session_ids]
 
     # What `repair` needs
 
@@ -207,7 +208,7 @@ class Directory:
         await self._store.run(*((command, index, entry) for entry in entries))
 
     async def live(self, now: int, cursor: int) -> tuple[int, list[tuple[str, str]]]:
-        """Some of the sessions that are counted at this moment (ms), as user and session, and where to go on."""
+        """Some of the sessions that are counted at this moment (ms), as user and mark, and where to go on."""
         parts = range(cursor, cursor + _PARTS_TOGETHER)
         found = await self._store.run(*(("ZRANGE", f"{_LIVE}{part}", f"({now}", "+inf", "BYSCORE") for part in parts))
         counted = [tuple(member.split(":", 1)) for members in found for member in members]
@@ -215,15 +216,21 @@ class Directory:
 
     async def counted(self, user_id: str, session_ids: Iterable[str]) -> list[bool]:
         """Which of these sessions are counted."""
-        asked = [("ZSCORE", _part(user_id), f"{user_id}:{session_id}") for session_id in session_ids]
+        asked = [("ZSCORE", _part(user_id), _member(user_id, session_id)) for session_id in session_ids]
         return [score is not None for score in await self._store.run(*asked)] if asked else []
 
 
 _USERS, _ROLE, _NOT_USER, _DISABLED = "index:users", "index:role:", "index:not-user", "index:disabled"
 _LIVE, _ADMINS = "index:live:", "admins"
 _SETS = frozenset({_NOT_USER, _DISABLED, _ADMINS})
+_MARK = 6  # letters of a session's id
 
 
 def _part(user_id: str) -> str:
     """The part of the count in which a user's sessions are."""
     return f"{_LIVE}{zlib.crc32(user_id.encode()) % _PARTS}"
+
+
+def _member(user_id: str, session_id: str) -> str:
+    """What stands for a session in the count; its mark may be given for its id."""
+    return f"{user_id}:{session_id[:_MARK]}"

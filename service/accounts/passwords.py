@@ -8,7 +8,8 @@ which would ignore the rest), and any characters at all: there are no compositio
 common ones and the user's own email and names.
 
 Hashes are argon2id in PHC form, or bcrypt when `bcrypt_rounds` is chosen; both verify, whichever is chosen, and so do
-the imported ones of `legacy.py`.
+the imported ones of `legacy.py`. A PHC string may leave out the parameters that are the default (its specification,
+"PHC string format"). So the 21 letters that nearly every hash has in common are not kept: `$argon2id$<salt>$<hash>`.
 """
 
 import asyncio
@@ -38,6 +39,9 @@ BCRYPT_LONGEST = 72  # bytes; bcrypt reads no further
 
 # OWASP's first choice for argon2id: 19 MiB and about 17 ms of one core for each hash.
 ARGON2ID = Parameters(type=Type.ID, version=19, salt_len=16, hash_len=32, time_cost=2, memory_cost=19456, parallelism=1)
+
+# What `$argon2id$<salt>$<hash>` leaves out. Not to be changed, whatever becomes of the parameters above.
+_LEFT_OUT = "$v=19$m=19456,t=2,p=1"
 
 T = TypeVar("T")
 
@@ -178,26 +182,32 @@ class _Argon2id:
         self._hasher = PasswordHasher.from_parameters(parameters)
 
     def hash(self, password: str) -> str:
-        return self._hasher.hash(_normal(password))
+        return self._hasher.hash(_normal(password)).replace(_LEFT_OUT, "", 1)
 
     def matches(self, password: str, phc: str) -> bool:
         try:
-            return self._hasher.verify(phc, _normal(password))
+            return self._hasher.verify(_in_full(phc), _normal(password))
         except (VerificationError, ValueError):  # a wrong password, or a hash that cannot be read
             return False
 
     def outdated(self, phc: str) -> bool:
         try:
-            return self._hasher.check_needs_rehash(phc)
+            return self._hasher.check_needs_rehash(_in_full(phc))
         except InvalidHashError:
             return True
 
     def readable(self, phc: str) -> bool:
         try:
-            cost = extract_parameters(phc)
+            cost = extract_parameters(_in_full(phc))
         except InvalidHashError:
             return False
         return cost.memory_cost <= MOST_MEMORY and cost.time_cost <= 100
+
+
+def _in_full(phc: str) -> str:
+    """An argon2id hash with all its parameters."""
+    name, *rest = phc.removeprefix("$").split("$")
+    return f"${name}{_LEFT_OUT}${'$'.join(rest)}" if len(rest) == 2 else phc
 
 
 class _Bcrypt:

@@ -4,7 +4,7 @@
   KEYS[1]  the user
   ARGV[1]  field that names the latest token of its type
   ARGV[2]  digest of the token
-  ARGV[3]  id of this attempt, random
+  ARGV[3]  number of this attempt, random
   ARGV[4]  "1" when an account that was never verified loses its identities elsewhere
   ARGV[5]  field, ARGV[6] its new value ("" removes the field), and so on
 

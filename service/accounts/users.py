@@ -11,6 +11,7 @@ What leads to a record is in `lookups.py`.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -231,8 +232,13 @@ class Users:
         taken = EmailExists()
         claimed: dict[str, ServiceError] = {}
         claimed[await self._claim(lookup, user.id, lambda found: found.email == user.email, taken)] = taken
-        for identity in user.identities:
-            claimed[await self._claim_identity(user.id, identity)] = IdentityInUse()
+        try:
+            for identity in user.identities:
+                claimed[await self._claim_identity(user.id, identity)] = IdentityInUse()
+        except IdentityInUse:
+            for lookup in claimed:
+                await self._lookups.release(lookup, user.id)
+            raise
         await self._store.run(*self.entering(user), self._recording(user))
         for lookup, lost in claimed.items():
             if not await self._lookups.settle(lookup, user.id):
@@ -335,7 +341,7 @@ class Users:
     ) -> bool:
         """Change fields in exchange for a one-time token, once; false if it is not good. Only `once.py` asks."""
         pairs = _flat({"up": _ms(self._clock.now()), **fields})
-        command = _REDEEM(_key(user_id), token_field, digest, new_id(), int(proves_owner), *pairs)
+        command = _REDEEM(_key(user_id), token_field, digest, secrets.randbits(63), int(proves_owner), *pairs)
         verdict, *identities = await self._store.one(command, durable=True)
         for identity in identities:
             await self._release(user_id, Identity.read("", identity))
@@ -542,7 +548,7 @@ def _pairs(user: User) -> list[str]:
         "last": user.last_name,
         "name": user.name,
         "pic": user.picture,
-        "roles": " ".join(user.roles),
+        "roles": " ".join(user.roles) if user.roles != (USER,) else None,
         "via": user.provider if user.provider != "local" else None,
         "off": None if user.active else "1",
         "at": _ms(user.created_at.timestamp()),

@@ -6,7 +6,8 @@ It goes over all keys with SCAN, some hundreds at a time, beside the running ser
     unlisted      an entry of an index, or of a list of API keys, that no       removed
                   record bears out
     unfound       an email or an identity that leads nowhere                    the lookup is made
-    misled        a lookup that leads to nobody, or to somebody else            removed
+    misled        a lookup that leads to nobody, or to somebody else, or a      removed
+                  claim that has lapsed
     contested     an email or an identity that leads to another account         told only: a person must choose
     unfinished    a deletion that was cut off                                   finished
     uncounted     a live session that is not counted, or a dead one that is     counted, or not
@@ -221,11 +222,11 @@ class Repair:
     async def _counted(self, members: list[tuple[str, str]]) -> None:
         async def dead(some: list[tuple[str, str]]) -> list[tuple[str, str]]:
             live = await self._families.live_of({user_id for user_id, _ in some})
-            return [(user_id, session_id) for user_id, session_id in some if session_id not in live[user_id]]
+            return [(user_id, mark) for user_id, mark in some if not any(sid.startswith(mark) for sid in live[user_id])]
 
-        for user_id, session_id in await self._still(members, dead):
-            leaving = self._families.count_no_more(user_id, [session_id])
-            await self._mend("uncounted", f"{session_id} of {user_id}, which is over", leaving)
+        for user_id, mark in await self._still(members, dead):
+            leaving = self._families.count_no_more(user_id, [mark])
+            await self._mend("uncounted", f"{mark}... of {user_id}, which is over", leaving)
 
     async def _events(self, user_ids: list[str]) -> None:
         users = await self._users.find_all(user_ids)

@@ -2,7 +2,7 @@
 
 Redis
     sessions:{<user>}  hash   <sid>      issued and recent exchanges, expires at, started at (ms of Redis' clock), amr,
-                                         address and user agent of the sign-in
+                                         address and user agent of the sign-in, shortened (`user_agents.py`)
                               <sid>.end  tombstone of an ended session: until when, why
                               -<jti>     a revoked access token: when it expires, why
                               epoch      grows when rights or password change; older access tokens are stale
@@ -30,6 +30,7 @@ from service.errors import RefreshTokenReused, SessionEnded, StoreUnavailable
 from service.ids import is_id, new_id
 from service.sessions.refresh_tokens import RefreshToken
 from service.sessions.rule import Lineage, Verdict, judge
+from service.sessions.user_agents import restored, shortened
 from service.settings import Settings
 from service.store import Command, Script, Store
 
@@ -166,7 +167,7 @@ class Families:
             epoch,
             "+".join(amr),
             self._most,
-            f"{client.address} {client.user_agent}",
+            f"{client.address} {shortened(client.user_agent)}",
             *self._lifetimes,
         )
         now = int(self._clock.now() * 1000)
@@ -276,7 +277,10 @@ class Families:
         return cursor, [key[len(_key("")) - 1 : -1] for key in keys]
 
     async def scan_counted(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
-        """Some of the sessions that are counted as live, as user and session, and where to go on; 0 is the end."""
+        """Some of the sessions that are counted as live, as user and beginning of the session's id, and where to go on.
+
+        0 is the end.
+        """
         return await self._directory.live(int(self._clock.now() * 1000), cursor)
 
     async def of(self, user_id: str) -> list[Session]:
@@ -289,7 +293,7 @@ class Families:
                 continue
             lineage, expires_at, started_at, _, ip, user_agent = value.split(" ", 5)
             used = max([int(started_at), *(at for _, at in _lineage(lineage).recent)])
-            session = Session(sid, ip, user_agent, _time(started_at), _time(used), _time(expires_at))
+            session = Session(sid, ip, restored(user_agent), _time(started_at), _time(used), _time(expires_at))
             if session.expires_at.timestamp() > now:
                 sessions.append(session)
         return sorted(sessions, key=lambda session: session.last_used_at, reverse=True)
@@ -379,7 +383,10 @@ class Families:
         await self._count(*self._directory.session_opens(user_id, session_id, int(self._clock.now() * 1000), expires))
 
     async def count_no_more(self, user_id: str, session_ids: Iterable[str]) -> None:
-        """Take ended sessions out of the count. They are over whether this works or not."""
+        """Take ended sessions, by their ids or as `scan_counted` tells them, out of the count.
+
+        They are over whether this works or not.
+        """
         await self._count(*self._directory.sessions_end(user_id, session_ids))
 
     async def _count(self, *commands: Command) -> None:
