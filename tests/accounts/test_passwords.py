@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import unicodedata
 from dataclasses import replace
@@ -252,6 +253,21 @@ async def test_an_unknown_user_stands_in_the_same_queue(phc):
 
 
 # Upgrading
+
+
+async def test_a_hash_leaves_the_default_parameters_out_and_means_them():
+    passwords = build(parameters=ARGON2ID)
+    short = await passwords.hash(GOOD)
+    in_full = short.replace("$argon2id$", "$argon2id$v=19$m=19456,t=2,p=1$")
+
+    assert re.fullmatch(r"\$argon2id\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}", short)
+    for phc in (short, in_full):
+        assert await passwords.verify(GOOD, phc)
+        assert not await passwords.verify(GOOD + "!", phc)
+        assert passwords.readable(phc)
+        assert not passwords.outdated(phc)
+    assert build().outdated(short)
+    passwords.close()
 
 
 async def test_a_hash_as_chosen_is_not_outdated(passwords, bcrypts):
