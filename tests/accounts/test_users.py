@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from service.accounts.lookups import Holder, Lookups
-from service.accounts.users import User, Users
-from service.errors import EmailExists, StoreUnavailable
+from service.accounts.users import Identity, User, Users
+from service.errors import EmailExists, IdentityInUse, StoreUnavailable
 from service.ids import new_id
 from service.vault import Vault
 from tests.conftest import gather
@@ -148,6 +148,15 @@ async def test_a_registration_cut_off_anywhere_leaves_one_account_or_none_and_no
     assert len(await lookups(redis)) == 1
     assert await claimed(redis) == []
     assert finished or calls < 7  # the last of these crashes comes too late
+
+
+async def test_a_registration_that_is_refused_for_its_identity_keeps_no_email(users, redis):
+    identity = Identity("github", "https://github.com", "1")
+    await users.register(replace(ADA, identities=(identity,)))
+
+    with pytest.raises(IdentityInUse):
+        await users.register(replace(ADA, email="eve@example.org", identities=(identity,)))
+    assert len(await lookups(redis)) == 1
 
 
 PEOPLE = tuple(replace(ADA, email=f"person{number}@example.org") for number in range(3))
