@@ -82,9 +82,11 @@ def assemble(settings: Settings, topology: Topology, passwords: Passwords | None
     users, families = Users(store, clock, lookups), Families(store, clock, settings)
     keys, refresh_tokens = Keys(store, clock, vault, audit, settings), RefreshTokens(vault)
     access_tokens = AccessTokens(keys, clock, roles, settings)
+    threads = -(-(os.cpu_count() or 1) // settings.workers)  # of all workers together one for each core, or a few more
     passwords = passwords or Passwords(
         common=load_common(CONFIG / "common-passwords.txt"),
-        queue=50 * (os.cpu_count() or 1),
+        queue=50 * threads,
+        workers=threads,
         bcrypt_rounds=settings.bcrypt_rounds,
     )
     once, outbox = Once(store, users, settings), Outbox(store, vault)

@@ -20,6 +20,12 @@ from service.settings import Settings
 _WHOLE = 4096  # bytes that a pipe takes as a whole, whoever else writes to it
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_of_this_process: dict[str, Any] = {}
+
+
+def name_worker(number: int) -> None:
+    """Write into every line which of several workers says it."""
+    _of_this_process["worker"] = number
 
 
 class Lines:
@@ -67,14 +73,14 @@ def configure(settings: Settings, stream: TextIO = sys.stdout) -> None:
     lines = Lines(stream) if settings.log_format == "json" and level <= logging.INFO else None
     structlog.configure(
         processors=[
-            _with_request_id,
+            _with_origin,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             *_renderers(settings.log_format, stream.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(stream),  # a line is one write, and stays whole among others
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -101,9 +107,10 @@ def _on_one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _with_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _with_origin(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if (current := request_id.get()) is not None:
         event["request_id"] = current
+    event.update(_of_this_process)
     return event
 
 

@@ -7,14 +7,15 @@ counting does.
 A label holds a word of ours: the template of a route, a policy, a reason. Never what a client sent, for everybody could
 make a new series with each request then, and never a secret or whose account it was.
 
-With several processes each has counts of its own in a file, in the directory that `PROMETHEUS_MULTIPROC_DIR` named when
-this module was first imported, and whichever process is asked answers for all. Whoever starts them makes the directory
-anew, and tells `prometheus_client.multiprocess.mark_process_dead` of one that has ended.
+Workers of one instance (`share`) have their counts in files of one directory, each under its number, and whichever is
+asked answers for all. Who takes the place of one that died goes on with its counts.
 """
 
 import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,33 +25,42 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
+    multiprocess,
+    values,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from service import __version__
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 REGISTRY = CollectorRegistry()
 
-_DIRECTORY = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 _OF_ALL, _LATEST = "livesum", "livemostrecent"  # how several processes make one number of theirs
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, which no query of ours asks for
-if not _DIRECTORY:
-    ProcessCollector(registry=REGISTRY)
+values.ValueClass = values.MutexValue  # whatever the environment says: several processes are our own arrangement
+_PROCESS = ProcessCollector(registry=REGISTRY)
+
+T = TypeVar("T", Counter, Gauge, Histogram)
+_all: list[Counter | Gauge | Histogram] = []
+
+
+def _known(metric: T) -> T:
+    _all.append(metric)
+    return metric
 
 
 def _counter(name: str, told: str, *labels: str) -> Counter:
-    return Counter(f"gatepost_{name}", told, labels, registry=REGISTRY)
+    return _known(Counter(f"gatepost_{name}", told, labels, registry=REGISTRY))
 
 
 def _gauge(name: str, told: str, *labels: str, of_several: str = _OF_ALL) -> Gauge:
-    return Gauge(f"gatepost_{name}", told, labels, registry=REGISTRY, multiprocess_mode=of_several)  # type: ignore[arg-type]
+    mode: Any = of_several
+    return _known(Gauge(f"gatepost_{name}", told, labels, registry=REGISTRY, multiprocess_mode=mode))
 
 
 def _histogram(name: str, told: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
-    return Histogram(f"gatepost_{name}", told, labels, registry=REGISTRY, buckets=buckets)
+    return _known(Histogram(f"gatepost_{name}", told, labels, registry=REGISTRY, buckets=buckets))
 
 
 # Requests
@@ -158,12 +168,19 @@ UPKEEP = _gauge(
     "upkeep_timestamp_seconds", "When this instance last saw Redis, its keys and the counts above that all share.",
     of_several="livemin",
 )  # fmt: skip
+WORKERS = _gauge("workers", "Processes that answer for this instance.")
+WORKERS_REPLACED = _counter("workers_replaced_total", "Workers that took the place of one that had died.")
 
-BUILD.labels(__version__, platform.python_version()).set(1)
+for _first in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "success")):
+    SIGN_INS.labels(*_first)  # there from the start, so that the first one is a change
 
 
-for _known in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "success")):
-    SIGN_INS.labels(*_known)  # there from the start, so that the first one is a change
+def _introduce() -> None:
+    BUILD.labels(__version__, platform.python_version()).set(1)
+    WORKERS.set(1)
+
+
+_introduce()
 
 
 def sign_in(amr: tuple[str, ...], result: str) -> None:
@@ -189,10 +206,70 @@ class Meter:
         self._took(seconds)
 
 
+class _Together:
+    """This process among those that count in one directory.
+
+    What `ProcessCollector` tells of one process is a metric of its own here, so that it can be added up: the processor
+    time of those that have died stays in the sum.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._seconds = 0.0  # of a core, counted so far
+        self._cpu = Counter("process_cpu_seconds_total", "Seconds of a core that all workers have used.", registry=None)
+        self._gauges = {
+            name: Gauge(name, f"{told}, of all workers.", registry=None, multiprocess_mode=mode)  # type: ignore[arg-type]
+            for name, told, mode in (
+                ("process_resident_memory_bytes", "Resident memory; what workers share is in it for each", _OF_ALL),
+                ("process_virtual_memory_bytes", "Virtual memory", _OF_ALL),
+                ("process_open_fds", "Open files", _OF_ALL),
+                ("process_max_fds", "Files that may be open", _OF_ALL),
+                ("process_start_time_seconds", "When the oldest began", "livemin"),
+            )
+        }
+
+    def observe(self) -> None:
+        """Read what the system knows of this process."""
+        for sample in (sample for family in _PROCESS.collect() for sample in family.samples):
+            if sample.name == "process_cpu_seconds_total":
+                self._cpu.inc(max(sample.value - self._seconds, 0))
+                self._seconds = sample.value
+            elif gauge := self._gauges.get(sample.name):
+                gauge.set(sample.value)
+
+    def written(self) -> bytes:
+        everything = CollectorRegistry()
+        multiprocess.MultiProcessCollector(everything, str(self.directory))  # type: ignore[no-untyped-call]
+        return generate_latest(everything)
+
+
+_together: _Together | None = None
+
+
+def share(directory: Path, worker: int) -> None:
+    """From here on count in this directory, as the worker of this number. Before anything is counted, and once."""
+    global _together
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)  # where the library's values look for it
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+    for metric in _all:
+        # The library wants this decided before a metric is made, and ours were when nobody had read WORKERS yet.
+        for each in metric._metrics.values() if metric._labelnames else (metric,):
+            each._metric_init()
+    _together = _Together(directory)
+    _introduce()
+
+
+def forget(directory: Path, worker: int) -> None:
+    """Take what that worker was at the moment out of the sums; what it had counted stays."""
+    multiprocess.mark_process_dead(worker, str(directory))  # type: ignore[no-untyped-call]
+
+
+def observe_process() -> None:
+    """Read what the system knows of this process; alone, it is asked when somebody asks us."""
+    if _together:
+        _together.observe()
+
+
 def written() -> bytes:
     """All of them, of all processes, in Prometheus' text format."""
-    if not _DIRECTORY:
-        return generate_latest(REGISTRY)
-    everything = CollectorRegistry()
-    MultiProcessCollector(everything)  # type: ignore[no-untyped-call]
-    return generate_latest(everything)
+    return _together.written() if _together else generate_latest(REGISTRY)

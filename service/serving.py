@@ -1,14 +1,18 @@
 """Serving: from settings to a listening instance, and back to nothing without losing a request."""
 
 import asyncio
+import ctypes
 import gc
 import os
 import resource
 import signal
 import socket
+import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 from aiohttp import web
@@ -23,6 +27,11 @@ from service.store import reach
 
 log = structlog.get_logger("service.serving")
 
+T = TypeVar("T")
+
+SO_ATTACH_FILTER = 26  # Linux; the socket module has no name for it
+MISCONFIGURED = 3  # the exit status
+BACKLOG = 1024  # connections that wait to be accepted
 LARGEST_HEADER = 16 * 1024  # bytes: two tokens in cookies and one in a header fit
 KEEP_ALIVE = 75.0  # seconds; longer than a proxy keeps its idle connections, so that the proxy closes them
 LINGER = 0.3  # seconds in which connections that were accepted at the last moment still say what they want
@@ -44,8 +53,39 @@ WELCOME = """
 """
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a supervisor gives to one of several workers."""
+
+    doors: tuple[socket.socket, ...]  # where to listen
+    first: bool  # who speaks for all: what an operator has to know is said once
+    lifeline: int  # a pipe that ends with the supervisor
+    up: Callable[[], object]  # to be called when the worker listens
+    all_leave: Callable[[], bool]  # or this one alone, and its doors stay open for the next
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """On uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def refuse(error: SettingsError) -> int:
+    """Say why this cannot be served, and give the exit status."""
+    print("Gatepost cannot start:", *(f"  - {mistake}" for mistake in error.mistakes), sep="\n", file=sys.stderr)
+    return MISCONFIGURED
+
+
+def cannot_listen(settings: Settings, error: OSError) -> SettingsError:
+    """The same words, whoever tries."""
+    return SettingsError([f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Try PORT=8001."])
+
+
 @asynccontextmanager
-async def open_redis(settings: Settings) -> AsyncIterator[str]:
+async def open_redis(settings: Settings, *, told: bool = True) -> AsyncIterator[str]:
     """The address of Redis: the operator's, or of a private one that lives as long as this block."""
     if settings.redis_url:
         yield settings.redis_url.get_secret_value()
@@ -58,18 +98,18 @@ async def open_redis(settings: Settings) -> AsyncIterator[str]:
     except EmbeddedRedisError as error:
         raise SettingsError([str(error)]) from error
     try:
-        log.info("redis.private", told=redis.description)
+        if told:
+            log.info("redis.private", told=redis.description)
         yield url
     finally:
         await redis.stop()
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, place: Place | None = None) -> int:
     """Serve until SIGTERM or SIGINT, and give the exit status; raises `SettingsError` when this must not be served."""
-    stop = asyncio.Event()
-    _heed_signals(stop)
-    settings = _within_open_files(settings)
-    async with open_redis(settings) as url:
+    leave = _Leave(place)
+    settings = settings if place else within_open_files(settings)
+    async with open_redis(settings, told=place is None) as url:
         its = assemble(settings, reach(url))
         runner = Runner(
             make_app(its),
@@ -81,39 +121,70 @@ async def serve(settings: Settings) -> int:
         )
         await runner.setup()
         try:
-            await _serve(its, runner, stop)
+            await _serve(its, runner, leave, place)
         finally:
             await runner.cleanup()
     return 0
 
 
-def _heed_signals(stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT stop, and end at once when they come again. SIGHUP stops where there is a terminal to lose."""
-    loop = asyncio.get_running_loop()
-    asked = 0.0
+class _Leave:
+    """The wish that this process ends.
 
-    def leave(sign: signal.Signals) -> None:
-        nonlocal asked
-        if not stop.is_set():
-            asked = loop.time()
-            stop.set()
-        elif loop.time() - asked > SAME_WISH:
+    Alone, SIGTERM and SIGINT are that wish, and end it at once when they come again; SIGHUP is one where there is a
+    terminal to lose. A worker heeds its supervisor's SIGTERM, and leaves without draining when the supervisor is gone:
+    whoever starts the next one needs the port.
+    """
+
+    def __init__(self, place: Place | None) -> None:
+        self._place = place
+        self._loop = asyncio.get_running_loop()
+        self._asked_at = 0.0
+        self.asked, self.abandoned = asyncio.Event(), asyncio.Event()
+        if place:
+            self._loop.add_signal_handler(signal.SIGTERM, self.asked.set)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            self._loop.add_reader(place.lifeline, self._abandon, place.lifeline)
+        else:
+            for sign in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(sign, self._ask, sign)
+            self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    @property
+    def alone(self) -> bool:
+        """Whether only this worker leaves, as when somebody has sent SIGTERM to nobody else."""
+        return self._place is not None and not self.abandoned.is_set() and not self._place.all_leave()
+
+    async def drained(self, seconds: float) -> None:
+        """Wait that long for balancers, or until there is no time to wait."""
+        if self.alone:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.abandoned.wait()
+
+    def _ask(self, sign: signal.Signals) -> None:
+        if not self.asked.is_set():
+            self._asked_at = self._loop.time()
+            self.asked.set()
+        elif self._loop.time() - self._asked_at > SAME_WISH:
             log.warning("stopping.at_once", signal=sign.name)
             signal.signal(sign, signal.SIG_DFL)
             os.kill(os.getpid(), sign)
 
-    def hang_up() -> None:
+    def _hang_up(self) -> None:
         if sys.stdin.isatty():
-            leave(signal.SIGHUP)
+            self._ask(signal.SIGHUP)
         else:
             log.info("signal.ignored", signal="SIGHUP", told="settings are read at the start only")
 
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, leave, sign)
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    def _abandon(self, lifeline: int) -> None:
+        self._loop.remove_reader(lifeline)
+        log.error("supervisor.gone", told="this worker leaves")
+        self.abandoned.set()
+        self.asked.set()
 
 
-def _within_open_files(settings: Settings) -> Settings:
+def within_open_files(settings: Settings) -> Settings:
     """Raise the limit of open files as far as needed and allowed; without room for all connections, take fewer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = settings.max_connections + OTHER_FILES
@@ -129,36 +200,52 @@ def _within_open_files(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_connections": room})
 
 
-async def _serve(its: Parts, runner: web.AppRunner, stop: asyncio.Event) -> None:
+async def _serve(its: Parts, runner: web.AppRunner, leave: _Leave, place: Place | None) -> None:
     """Listen, and on the signal: say that we leave, wait for the balancer, stop listening, finish what runs."""
-    await _examine(its)
+    _refuse_danger(its)
+    if speaks := place is None or place.first:
+        _warn(its)
+    welcomes = speaks and not its.settings.production and await _is_new(its)
     # What is here now stays: a collection that looks through it again and again costs a third of a request.
     gc.collect()
     gc.freeze()
     settings, server = its.settings, runner.server
     assert isinstance(server, Server)
-    loop = asyncio.get_running_loop()
-    try:
-        listener = await loop.create_server(server, settings.host, settings.port, backlog=1024)
-    except OSError as error:
-        raise SettingsError(
-            [f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Try PORT=8001."]
-        ) from error
+    listeners = await _listen(settings, server, place)
     log.info("serving", host=settings.host, port=settings.port, environment=settings.environment.value)
-    if not settings.production and await _is_new(its):
+    if place:
+        place.up()
+    if welcomes:
         print(WELCOME.format(url=settings.public_url), flush=True)
-    await stop.wait()
+    await leave.asked.wait()
     log.info("stopping", drain_seconds=settings.drain_seconds.total_seconds())
     its.state.draining = True
-    await asyncio.sleep(settings.drain_seconds.total_seconds())
-    await _stop_listening(listener, server)
+    await leave.drained(settings.drain_seconds.total_seconds())
+    if leave.alone:
+        for listener in listeners:
+            listener.close()  # the next one answers who stands there
+    else:
+        await _stop_listening(listeners, server)
     await asyncio.sleep(LINGER)
 
 
-async def _stop_listening(listener: asyncio.Server, server: Server) -> None:
+async def _listen(settings: Settings, server: Server, place: Place | None) -> list[asyncio.Server]:
+    loop = asyncio.get_running_loop()
+    if place:
+        return [await loop.create_server(server, sock=door, backlog=BACKLOG) for door in place.doors]
+    try:
+        return [await loop.create_server(server, settings.host, settings.port, backlog=BACKLOG)]
+    except OSError as error:
+        raise cannot_listen(settings, error) from error
+
+
+async def _stop_listening(listeners: list[asyncio.Server], server: Server) -> None:
     """Close the door behind those who stand in it: what was connected and not yet accepted would be reset unheard."""
-    doors = [socket.socket(fileno=os.dup(door.fileno())) for door in listener.sockets]
-    listener.close()
+    doors = [socket.socket(fileno=os.dup(door.fileno())) for listener in listeners for door in listener.sockets]
+    for listener in listeners:
+        listener.close()
+    for door in doors:
+        _turn_deaf(door)
     late = []
     for door in doors:
         with door, suppress(OSError):  # until there is nobody left, or no room for them
@@ -170,14 +257,31 @@ async def _stop_listening(listener: asyncio.Server, server: Server) -> None:
             await asyncio.get_running_loop().connect_accepted_socket(server, connection)
 
 
-async def _examine(its: Parts) -> None:
-    """Refuse in production, and name elsewhere, a Redis that could forget."""
+def _turn_deaf(door: socket.socket) -> None:
+    """Hear nobody else who knocks, so that nobody comes between the last look and the closing; on Linux."""
+    if sys.platform == "linux":
+        # Classic BPF on the TCP header: a packet whose flags, the 14th byte, have SYN is dropped, and any other kept.
+        program = ((0x30, 0, 0, 13), (0x45, 0, 1, 2), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+        with suppress(OSError):  # without it, who comes within these microseconds is reset
+            door.setsockopt(
+                socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code))
+            )
+
+
+def _refuse_danger(its: Parts) -> None:
+    """Raise `SettingsError` in production for a Redis that could forget."""
     condition = its.state.condition
-    if condition.version == "unknown" and not condition.dangers:
-        log.warning("redis.away", told="Redis does not answer; requests get 503 until it does")
     if its.settings.production and condition.dangers and not its.settings.redis_allow_unsafe:
         remedy = "If your provider keeps the data safe in another way, set REDIS_ALLOW_UNSAFE=on."
         raise SettingsError([*(f"{danger}." for danger in condition.dangers), remedy])
+
+
+def _warn(its: Parts) -> None:
+    """Name what can be served and should not stay."""
+    condition = its.state.condition
+    if condition.version == "unknown" and not condition.dangers:
+        log.warning("redis.away", told="Redis does not answer; requests get 503 until it does")
     if its.settings.production and not its.settings.cookie_secure:
         log.warning("cookies.insecure", told="PUBLIC_URL is not https: cookies and passwords travel in the clear")
     if its.settings.production and not its.settings.smtp_url:

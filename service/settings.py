@@ -189,6 +189,7 @@ class Settings(BaseModel):
     environment: Environment = Environment.DEVELOPMENT
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
+    workers: int = Field(1, ge=1, le=128)
     public_url: Url = "http://localhost:8000"
     frontend_url: Url = "http://localhost:5173"
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
@@ -281,6 +282,8 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, var: Path = R
     mistakes = [_unknown(name) for name in in_file if _looks_like_ours(name) and name not in NAMES]
     filled = {name: value.strip() for name, value in {**in_file, **environ}.items() if value and value.strip()}
     given: dict[str, Any] = {name.lower(): value for name, value in filled.items() if name in NAMES}
+    if "WEB_CONCURRENCY" in filled:  # what platforms that read a Procfile call it
+        given.setdefault("workers", filled["WEB_CONCURRENCY"])
     given["oidc"], unusable = _openid_clients(filled)
     settings, refused = _parse(given)
     mistakes += unusable + refused

@@ -18,7 +18,14 @@ SERVICE = ROOT / "service"
 MODULES = sorted(SERVICE.rglob("*.py"))
 SCRIPTS = sorted(SERVICE.rglob("*.lua"))
 # They put the service together, each a layer above the next: whoever they import knows nothing of them.
-ENTRY = ("service.__main__", "service.commands", "service.serving", "service.app", "service.doctor")
+ENTRY = (
+    "service.__main__",
+    "service.commands",
+    "service.supervisor",
+    "service.serving",
+    "service.app",
+    "service.doctor",
+)
 
 
 def name_of(path: Path) -> str:

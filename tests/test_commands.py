@@ -249,6 +249,96 @@ def test_an_unknown_command_is_a_wrong_call(tree):
     assert "create-admin" in ended.stderr
 
 
+# Workers
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def all_serve(service: Service, times: int) -> None:
+    async with asyncio.timeout(60):
+        while service.said.count(" serving ") < times:
+            assert service.process.poll() is None, service.errors()
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+async def test_workers_share_one_private_redis_which_leaves_last(start, http, tree, sign):
+    service = await start(WORKERS="2").ready()
+    await all_serve(service, 2)
+
+    signed = await sign_up(http, service)
+    redis = redis_of(tree)
+    _, *workers = children(service.process.pid)
+    for times, worker in enumerate(workers, 3):
+        os.kill(worker, signal.SIGKILL)
+        await all_serve(service, times)
+    kept, still = await me(http, service, signed), redis_of(tree)
+
+    assert len(redis) == 1
+    assert still == redis
+    assert kept["user"]["email"] == "ada@example.org"
+    assert service.said.count("redis.private") == service.said.count("Make an account") == 1
+    assert await service.end(sign) == 0
+    assert service.errors() == ""
+    assert redis_of(tree) == []
+    assert service.said.count("stopping ") == 2
+
+
+async def test_the_private_redis_of_workers_is_run_again_by_whoever_is_there(start, http, tree):
+    service = await start(WORKERS="2").ready()
+    await all_serve(service, 2)
+    signed = await sign_up(http, service)
+
+    os.kill(children(service.process.pid)[0], signal.SIGKILL)  # its server goes with it
+
+    await service.ready()
+    assert (await me(http, service, signed))["user"]["email"] == "ada@example.org"
+    assert await service.end() == 0
+    assert redis_of(tree) == []
+
+
+async def test_when_the_supervisor_is_killed_nobody_stays(start, tree):
+    service = await start(WORKERS="2").ready()
+    pids = [service.process.pid, *children(service.process.pid)]
+
+    await service.end(signal.SIGKILL)
+
+    async with asyncio.timeout(30):
+        while any(Path(f"/proc/{pid}").exists() for pid in pids) or redis_of(tree):
+            await asyncio.sleep(0.05)
+
+
+async def test_workers_leave_no_files_behind(start, tree, tmp_path_factory):
+    shared = tmp_path_factory.mktemp("counts")
+    service = await start(WORKERS="2", PROMETHEUS_MULTIPROC_DIR=str(shared)).ready()
+    (folder,) = shared.iterdir()
+
+    assert folder.stat().st_mode & 0o077 == 0
+    assert list(folder.glob("*.db"))
+    assert await service.end() == 0
+    assert list(shared.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_without_a_redis_all_workers_say_it_once(tree, workers):
+    (tree / "var" / "redis").mkdir(parents=True)
+    (tree / "var" / "redis" / "version").write_text("Redis 99.0.0")
+
+    ended = command(tree, WORKERS=workers, PORT=str(free_port()))
+
+    assert ended.returncode == 3
+    assert ended.stderr.count("Gatepost cannot start:") == ended.stderr.count("was written by Redis 99.0.0") == 1
+
+
+def test_workers_that_have_nowhere_to_count_do_not_start(tree):
+    ended = command(tree, WORKERS="2", PORT=str(free_port()), PROMETHEUS_MULTIPROC_DIR="/nowhere")
+
+    assert ended.returncode == 3
+    assert "PROMETHEUS_MULTIPROC_DIR=/nowhere cannot be written" in ended.stderr
+
+
 # Production
 
 

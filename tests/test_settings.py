@@ -512,3 +512,9 @@ def test_production_makes_no_secret(tmp_path):
         load({**PRODUCTION, "AUTH_SECRET": ""}, var=tmp_path / "var")
 
     assert not Path(tmp_path / "var").exists()
+
+
+def test_platforms_have_a_word_of_their_own_for_workers():
+    assert settings(WEB_CONCURRENCY="3").workers == 3
+    assert settings(WEB_CONCURRENCY="3", WORKERS="2").workers == 2
+    assert settings().workers == 1

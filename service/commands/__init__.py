@@ -5,15 +5,14 @@ the exit code.
 """
 
 import argparse
-import asyncio
 import getpass
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from service import __version__, logs
 from service.accounts.emails import InvalidEmail, canonical
@@ -25,12 +24,12 @@ from service.audit.events import Event
 from service.commands import doctor, import_users, keys, mail, repair, trail, users
 from service.errors import ServiceError, StoreUnavailable
 from service.parts import Parts
-from service.serving import open_redis, serve
+from service.serving import open_redis, refuse, run, serve
 from service.settings import Settings, SettingsError, load
 from service.store import reach
+from service.supervisor import supervise
 
-T = TypeVar("T")
-OK, FAILED, MISCONFIGURED = 0, 1, 3
+OK, FAILED = 0, 1
 MODULES = {
     "user": users,
     "audit": trail,
@@ -49,15 +48,14 @@ def main(arguments: Sequence[str]) -> int:
         settings = load(os.environ, Path(".env"))
         if called.command == "create-admin":
             logs.configure(settings, sys.stderr)
-            return _run(_create_admin(settings, called.email))
+            return run(_create_admin(settings, called.email))
         if module := MODULES.get(called.command):
             logs.configure(settings, sys.stderr)
-            return _run(_with_parts(settings, module, called))
+            return run(_with_parts(settings, module, called))
         logs.configure(settings)
-        return _run(serve(settings))
+        return supervise(settings) if settings.workers > 1 else run(serve(settings))
     except SettingsError as error:
-        print("Gatepost cannot start:", *(f"  - {mistake}" for mistake in error.mistakes), sep="\n", file=sys.stderr)
-        return MISCONFIGURED
+        return refuse(error)
     except ServiceError as error:
         print(error.detail, file=sys.stderr)
         return FAILED
@@ -79,15 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     for module in MODULES.values():
         module.add_to(commands)
     return parser
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """On uvloop where there is one."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
 
 
 @asynccontextmanager

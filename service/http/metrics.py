@@ -30,7 +30,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 @routes.get("/metrics")
 @guard.anyone
 async def everything(request: web.Request) -> web.Response:
-    """Every metric of this instance, in Prometheus' text format."""
+    """Every metric of this instance, in Prometheus' text format; what other workers are doing is up to 5 s old."""
     _check(request)
     observe(parts(request))
     body = await asyncio.to_thread(metrics.written)  # ten milliseconds, once every route has been asked for
@@ -63,6 +63,7 @@ def observe(its: Parts) -> None:
     metrics.HASHING_WAITING.set(threads.waiting)
     metrics.HASHING_WAITING_LIMIT.set(threads.queue)
     its.store.observe()
+    metrics.observe_process()
 
 
 async def observe_shared(its: Parts) -> None:

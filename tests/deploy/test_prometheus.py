@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
 import secrets
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -52,7 +54,14 @@ def test_only_metrics_that_there_are_are_asked_for(what, expression):
 def test_every_metric_that_counts_something_is_watched():
     """On the dashboard, in an alert, or in this list of what is for a closer look."""
     asked = set().union(*(named(expression) for _, expression in QUERIES), *(named(a["expr"]) for a in ALERTS.values()))
-    closer = {"gatepost_access_tokens_revoked", "gatepost_redis_given_up", "gatepost_mail_sent", "gatepost_mail_failed"}
+    closer = {
+        "gatepost_workers",
+        "gatepost_workers_replaced",
+        "gatepost_access_tokens_revoked",
+        "gatepost_redis_given_up",
+        "gatepost_mail_sent",
+        "gatepost_mail_failed",
+    }
 
     ours = {family.name for family in metrics.REGISTRY.collect() if family.name.startswith("gatepost_")}
     assert {name for name in ours if not any(each.startswith(name) for each in asked)} == closer
@@ -394,10 +403,11 @@ async def journey(session: aiohttp.ClientSession, url: str) -> None:
         assert answer.status == 401
 
 
-async def test_prometheus_finds_both_instances_and_everything_that_we_ask_it(redis_server, tmp_path, client):
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_prometheus_finds_both_instances_and_everything_that_we_ask_it(redis_server, tmp_path, client, workers):
     tool("prometheus")
     token, port, log = secrets.token_urlsafe(48), free_port(), tmp_path / "log"
-    instances = [Instance(tmp_path, redis_server.url, METRICS_TOKEN=token) for _ in range(2)]
+    instances = [Instance(tmp_path, redis_server.url, METRICS_TOKEN=token, WORKERS=workers) for _ in range(2)]
     try:
         for instance in instances:
             await instance.ready()
@@ -414,6 +424,9 @@ async def test_prometheus_finds_both_instances_and_everything_that_we_ask_it(red
             await prometheus.until('sum(up{job="gatepost"})', 2)
             await asyncio.gather(journey(client, first), journey(client, second))
             await prometheus.until('sum(gatepost_sign_ins_total{result="success"})', 5)
+            await prometheus.until("sum(gatepost_workers)", 2 * int(workers))
+            if workers == "2":
+                await one_is_killed(prometheus, instances[0], client, first)
             answers = {(title, asked): await prometheus.ask(asked) for title, asked in QUERIES}
             alerts = {name: await prometheus.ask(rule["expr"]) for name, rule in ALERTS.items()}
             await rules_are_evaluated(prometheus)
@@ -429,6 +442,22 @@ async def test_prometheus_finds_both_instances_and_everything_that_we_ask_it(red
     assert token not in command_line + environment + log.read_text()
     # The tests' Redis has no AOF, as it is the tests' own.
     assert {name for name, found in alerts.items() if found} <= {"GatepostRedisUnsafe"}
+
+
+async def one_is_killed(prometheus: Prometheus, instance: Instance, client: aiohttp.ClientSession, url: str) -> None:
+    """What it had counted stays, and what its successor counts comes on top."""
+    supervisor = instance.process.pid
+    victim = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0]
+    os.kill(int(victim), signal.SIGKILL)
+    await prometheus.until("sum(gatepost_workers_replaced_total)", 1)
+    await prometheus.until("sum(gatepost_workers)", 4)
+    await prometheus.until('sum(gatepost_sign_ins_total{result="success"})', 5)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        await asyncio.gather(*(journey(session, url) for _ in range(6)))
+    await prometheus.until('sum(gatepost_sign_ins_total{result="success"})', 11)
+    await prometheus.until('sum(gatepost_http_requests_total{route="/api/auth/verify",status="200"})', 10)
+    await prometheus.until("count(process_cpu_seconds_total) + count(process_resident_memory_bytes)", 4)
+    await prometheus.until("sum(resets(process_cpu_seconds_total[5m]))", 0)
 
 
 async def rules_are_evaluated(prometheus: Prometheus) -> None:

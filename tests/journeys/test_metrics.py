@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import __version__
+from service import __version__, metrics
 from service.settings import ROOT
 from tests.conftest import PASSWORD, WIDE, Browser, RedisServer
 from tests.faults.instances import Instance
@@ -40,6 +41,10 @@ class Scrape:
             for sample in self.samples
             if sample.name == f"gatepost_{name}" and labels.items() <= sample.labels.items()
         )
+
+    def of(self, name: str) -> list[float]:
+        """The values of a metric by its whole name."""
+        return [sample.value for sample in self.samples if sample.name == name]
 
     def values(self, label: str) -> set[str]:
         return {sample.labels[label] for sample in self.samples if label in sample.labels}
@@ -316,29 +321,45 @@ async def test_every_metric_is_named_and_told_as_prometheus_asks(watching):
 
 
 WORKER = """
-import subprocess, sys
+import sys
+from pathlib import Path
 from service import metrics
+number = int(sys.argv[1])
+metrics.share(Path(sys.argv[2]), number)
 metrics.Meter("/here", "GET").answered(200, 0.002)
 metrics.HTTP_IN_FLIGHT.set(2)
-metrics.SESSIONS.set(7)
-if "last" not in sys.argv:
-    subprocess.run([sys.executable, "-c", sys.stdin.read(), "last"], check=True)  # while this one lives
-else:
-    print(metrics.written().decode())
+metrics.SESSIONS.set(6 + number)
+metrics.observe_process()
+input()  # it lives until it is told
+print(metrics.written().decode())
 """
 
 
-def test_several_processes_are_added_up(tmp_path):
-    """As workers would share a directory: counts add up, and what all of them see alike is there once."""
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+def test_workers_are_added_up_and_one_that_begins_again_goes_on(tmp_path):
+    """Counts add up, what all of them see alike is there once, and what is no more does not count."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PROMETHEUS_MULTIPROC_DIR": "/nowhere"}
 
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER], env=env, input=WORKER, capture_output=True, text=True, timeout=60, check=True
-    )
+    def begin(number: int) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        worker = subprocess.Popen([sys.executable, "-c", WORKER, str(number), str(tmp_path)], env=env, **pipes)
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(f"gauge_livesum_{number}.db")) and worker.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return worker
 
-    told = Scrape(done.stdout)
-    assert told("http_requests_total", route="/here", method="GET", status="200") == 2
-    assert told("http_request_duration_seconds_count", route="/here") == 2
+    first = begin(1)
+    first.communicate("\n", timeout=60)
+    metrics.forget(tmp_path, 1)
+    again, second = begin(1), begin(2)
+    again.communicate("\n", timeout=60)
+    told = Scrape(second.communicate("\n", timeout=60)[0])
+
+    assert told("http_requests_total", route="/here", method="GET", status="200") == 3
+    assert told("http_request_duration_seconds_count", route="/here") == 3
     assert told("http_requests_in_flight") == 4
-    assert told("sessions") == 7
+    assert told("workers") == 2
+    assert told("sessions") in (7, 8)
     assert told("build_info", version=__version__) == 1
+    assert told.of("process_cpu_seconds_total")[0] > 0
+    assert told.of("process_open_fds")[0] >= 6

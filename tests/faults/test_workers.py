@@ -1,0 +1,347 @@
+"""Several workers on one port: what one process promises, they promise together, and none of them is missed."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults.instances import Instance, get, post
+from tests.journeys.test_metrics import Scrape
+
+PASSWORD = "correct horse, battery & staple"
+TOKEN = "Wq3pV9xQ2mT7wR4yB8nL1cF6hJ5sD0gA-metrics"
+
+
+def workers(instance: Instance) -> list[int]:
+    """The processes below the supervisor."""
+    supervisor = instance.process.pid
+    return [int(pid) for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def until(held, within: float = 20) -> None:
+    async with asyncio.timeout(within):
+        while not held():
+            await asyncio.sleep(0.02)
+
+
+def lines(instance: Instance, event: str) -> list[dict]:
+    """What the log has of this event."""
+    told = [json.loads(line) for line in instance.said.splitlines()]
+    return [line for line in told if line["event"] == event]
+
+
+async def serving(instance: Instance, count: int) -> list[int]:
+    """Wait until so many times a worker began to serve; their processes."""
+    await until(lambda: len(lines(instance, "serving")) == count)
+    return workers(instance)
+
+
+async def metrics(instance: Instance) -> Scrape:
+    reply = await instance.ask(get("/metrics", f"Authorization: Bearer {TOKEN}", "Connection: close"))
+    return Scrape(reply.body.decode())
+
+
+@pytest.fixture
+async def two(running):
+    """Starts an instance with two workers, and waits for both."""
+
+    async def started(**changes: str) -> Instance:
+        instance = await running(**{"WORKERS": "2", "LOG_LEVEL": "info", "METRICS_TOKEN": TOKEN, **changes})
+        await serving(instance, int(changes.get("WORKERS", "2")))
+        return instance
+
+    return started
+
+
+async def test_all_answer_on_one_port_and_every_line_says_who(two):
+    instance: Instance = await two(WORKERS="3")
+
+    wires = [await instance.connect() for _ in range(90)]
+    for wire in wires:
+        wire.send(get("/api/auth/me"))
+    answers = Counter([(await wire.reply()).status for wire in wires])
+
+    assert answers == {401: 90}
+    assert len(workers(instance)) == 3
+    assert Counter(line["worker"] for line in lines(instance, "serving")) == {1: 1, 2: 1, 3: 1}
+    # By chance, as the kernel spreads them: that one of three gets fewer than ten of 90 does not happen.
+    shares = Counter(line["worker"] for line in lines(instance, "request"))
+    assert sorted(shares) == [1, 2, 3]
+    assert min(shares.values()) > 9
+    assert await instance.stop() == 0
+
+
+async def test_one_worker_is_one_process(running):
+    instance: Instance = await running(WORKERS="1", LOG_LEVEL="info")
+
+    assert workers(instance) == []
+    assert "worker" not in lines(instance, "serving")[0]
+    assert await instance.stop() == 0
+
+
+async def test_what_one_instance_may_is_shared(two):
+    instance: Instance = await two(MAX_CONNECTIONS="501", MAX_CONCURRENT_REQUESTS="100")
+
+    # The second worker looks at itself before it serves, and every five seconds.
+    told = await metrics(instance)
+
+    assert told("http_connections_limit") == 502
+    assert told("http_requests_in_flight_limit") == 100
+    assert told("hashing_threads") == max(2, os.cpu_count() + os.cpu_count() % 2)
+    assert told("workers") == 2
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_who_stood_at_its_door_is_answered(two):
+    """Connected and asked while it stood still, accepted by nobody: its successor answers."""
+    instance: Instance = await two()
+    first, second = workers(instance)
+
+    os.kill(first, signal.SIGSTOP)
+    waiting = [await instance.connect() for _ in range(40)]
+    for wire in waiting:
+        wire.send(get("/health"))
+    os.kill(first, signal.SIGKILL)
+
+    assert Counter([(await wire.reply()).status for wire in waiting]) == {200: 40}
+    (ended,) = lines(instance, "worker.ended")
+    assert (ended["worker"], ended["pid"], ended["how"], ended["again_in"]) == (1, first, "SIGKILL", 0.0)
+    assert second in await serving(instance, 3)
+    assert first not in workers(instance)
+    assert await instance.stop() == 0
+
+
+async def test_a_worker_that_leaves_alone_is_replaced_and_nobody_notices(two):
+    instance: Instance = await two(DRAIN_SECONDS="60")
+    first = workers(instance)[0]
+    statuses: Counter[int] = Counter()
+
+    async def asks() -> None:
+        while not lines(instance, "worker.ended"):
+            for _ in range(20):
+                statuses[(await instance.ask(get("/health", "Connection: close"))).status] += 1
+
+    asking = asyncio.gather(*(asks() for _ in range(4)))
+    os.kill(first, signal.SIGTERM)
+    await asking
+    await serving(instance, 3)
+
+    assert statuses.keys() == {200}
+    assert [line["how"] for line in lines(instance, "worker.ended")] == ["status 0"]
+    assert Counter([(await instance.ask(get("/ready"))).status for _ in range(20)]) == {200: 20}
+
+
+async def test_a_worker_that_dies_again_and_again_is_waited_for_and_the_other_answers_everybody(two):
+    instance: Instance = await two()
+    (victim, other), begun = workers(instance), 2
+    for pause in (0.0, 0.5, 1.0):
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: not alive(victim))  # noqa: B023
+        if pause:
+            await until(lambda: lines(instance, "worker.ended")[-1]["again_in"] == pause)  # noqa: B023
+            assert Counter([(await instance.ask(get("/health"), 0.4)).status for _ in range(20)]) == {200: 20}
+        begun += 1
+        (victim,) = set(await serving(instance, begun)) - {other}
+
+    assert [line["again_in"] for line in lines(instance, "worker.ended")] == [0.0, 0.5, 1.0]
+    assert Counter([(await instance.ask(get("/health"))).status for _ in range(20)]) == {200: 20}
+    assert await instance.stop() == 0
+
+
+async def test_what_a_worker_counted_outlives_it(two):
+    instance: Instance = await two()
+    for _ in range(40):
+        assert (await instance.ask(get("/api/auth/me", "Connection: close"))).status == 401
+    before = await metrics(instance)
+    victim = workers(instance)[0]
+
+    os.kill(victim, signal.SIGKILL)
+    await serving(instance, 3)
+    for _ in range(10):
+        await instance.ask(get("/api/auth/me", "Connection: close"))
+    after = await metrics(instance)
+
+    assert before("http_requests_total", route="/api/auth/me", status="401") == 40
+    assert after("http_requests_total", route="/api/auth/me", status="401") == 50
+    assert after("workers") == 2
+    assert after("workers_replaced_total") == 1
+    (spent_before,), (spent,) = (each.of("process_cpu_seconds_total") for each in (before, after))
+    assert spent >= spent_before > 0
+    assert after.of("process_resident_memory_bytes")[0] > 2 * 40e6
+    assert after("build_info") == 1
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+async def test_what_cannot_be_served_is_said_once_and_ends_all_with_the_status_of_one(own_redis, tmp_path, count):
+    own_redis.cli("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    instance = Instance(tmp_path, own_redis.url, WORKERS=count, REDIS_ALLOW_UNSAFE="off")
+
+    status = await instance.ended()
+
+    assert status == 3
+    assert [line for line in instance.said.splitlines() if not line.startswith("{")] == [
+        "Gatepost cannot start:",
+        "  - maxmemory-policy is volatile-lru: Redis may forget sessions and accounts; set noeviction.",
+        "  - If your provider keeps the data safe in another way, set REDIS_ALLOW_UNSAFE=on.",
+    ]
+
+
+async def test_a_worker_that_may_not_begin_again_ends_the_instance(two, own_redis):
+    instance: Instance = await two(REDIS_ALLOW_UNSAFE="off")
+    own_redis.cli("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+
+    os.kill(workers(instance)[1], signal.SIGKILL)
+
+    assert await instance.ended() == 3
+    assert instance.said.count("Gatepost cannot start:") == 1
+
+
+async def test_a_port_in_use_is_said_once(running, own_redis, tmp_path):
+    instance: Instance = await running(WORKERS="2")
+
+    second = Instance(tmp_path, own_redis.url, port=instance.port, WORKERS="2")
+
+    assert await second.ended() == 3
+    assert second.said.splitlines() == [
+        "Gatepost cannot start:",
+        f"  - Cannot listen on 127.0.0.1:{instance.port}: Address already in use. Try PORT=8001.",
+    ]
+    assert (await instance.ask(get("/ready"))).status == 200
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+async def test_all_leave_together_and_nothing_is_lost(two, sign):
+    """No balancer and no drain time: clients that keep their connections, and clients that come anew each time."""
+    instance: Instance = await two()
+    person = {"email": "ada@example.org", "password": PASSWORD}
+    signed = (await instance.ask(post("/api/auth/register", person, "X-Auth-Mode: token"))).json
+    bearer = f"Authorization: Bearer {signed['accessToken']}"
+    statuses: Counter[int] = Counter()
+
+    async def stays() -> None:
+        wire = await instance.connect()
+        while True:
+            wire.send(get("/api/auth/verify", bearer))
+            reply = await wire.reply()
+            statuses[reply.status] += 1
+            if reply.headers.get("connection") == "close":
+                return
+
+    async def comes_again() -> None:
+        while True:
+            try:
+                wire = await instance.connect()
+            except ConnectionRefusedError:
+                return  # before it was asked anything
+            wire.send(get("/api/auth/verify", bearer, "Connection: close"))
+            statuses[(await wire.reply()).status] += 1
+            wire.close()
+
+    asking = asyncio.gather(*(stays() for _ in range(24)), *(comes_again() for _ in range(8)))
+    await asyncio.sleep(1)
+    instance.signal(sign)
+    await asking
+
+    assert statuses.keys() == {200}
+    assert await instance.ended() == 0
+    print(f"\n{statuses[200]} requests, none lost")
+
+
+async def test_while_they_drain_all_say_so_and_answer(two):
+    instance: Instance = await two(DRAIN_SECONDS="3")
+
+    instance.signal(signal.SIGTERM)
+    await until(lambda: len(lines(instance, "stopping")) == 2)
+    ready = [await instance.ask(get("/ready")) for _ in range(16)]
+
+    assert {(reply.status, reply.headers["connection"]) for reply in ready} == {(503, "close")}
+    assert await instance.ended() == 0
+
+
+async def test_a_second_signal_ends_all_at_once(two):
+    instance: Instance = await two(DRAIN_SECONDS="60")
+    pids = workers(instance)
+    instance.signal(signal.SIGTERM)
+    await asyncio.sleep(1)
+    assert (await instance.ask(get("/health"))).status == 200
+    began = time.monotonic()
+
+    instance.signal(signal.SIGTERM)
+
+    assert await instance.ended() == -signal.SIGTERM
+    assert time.monotonic() - began < 3
+    assert not any(map(alive, pids))
+
+
+async def test_a_terminals_ctrl_c_and_the_word_of_a_process_manager_are_one_wish(two):
+    """Everybody in the foreground gets the first, and a manager of a whole group tells everybody the second."""
+    instance: Instance = await two(DRAIN_SECONDS="1")
+    pids = [instance.process.pid, *workers(instance)]
+
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        for pid in pids:
+            os.kill(pid, sign)
+    await asyncio.sleep(0.5)
+
+    assert (await instance.ask(get("/health"))).status == 200
+    assert await instance.ended() == 0
+    assert lines(instance, "stopping.at_once") == []
+
+
+async def test_no_other_signal_ends_it(two):
+    instance: Instance = await two()
+    pids = workers(instance)
+
+    for sign in (signal.SIGHUP, signal.SIGPIPE, signal.SIGHUP):
+        for pid in (instance.process.pid, *pids):
+            os.kill(pid, sign)
+        await asyncio.sleep(0.2)
+
+    assert (await instance.ask(get("/ready"))).status == 200
+    assert workers(instance) == pids
+    assert await instance.stop() == 0
+
+
+async def test_workers_whose_supervisor_is_killed_finish_and_leave_the_port(two):
+    instance: Instance = await two(DRAIN_SECONDS="60")
+    pids = workers(instance)
+    body = post("/api/auth/login", {"email": "ada@example.org", "password": PASSWORD})
+    asking = [await instance.connect() for _ in range(8)]
+    for wire in asking:
+        wire.send(body)
+
+    instance.signal(signal.SIGKILL)
+
+    assert {(await wire.reply()).status for wire in asking} == {401}
+    await until(lambda: not any(map(alive, pids)), 15)
+    assert Counter(line["worker"] for line in lines(instance, "supervisor.gone")) == {1: 1, 2: 1}
+    with socket.socket() as next_one:
+        next_one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        next_one.bind(("127.0.0.1", instance.port))
+
+
+async def test_a_worker_begins_with_nothing_of_its_supervisors(two):
+    """No file of another's, and numbers by chance that are its own."""
+    instance: Instance = await two()
+    doors = []
+    for pid in workers(instance):
+        listening = subprocess.run(["ls", "-l", f"/proc/{pid}/fd"], capture_output=True, text=True, check=True).stdout
+        doors.append({word for word in listening.split() if word.startswith("socket:")})
+
+    first, second = doors
+    assert first & second == set()
+    ids = [(await instance.ask(get("/health"))).headers["x-request-id"] for _ in range(40)]
+    assert len(set(ids)) == 40
