@@ -36,6 +36,7 @@ LARGEST_HEADER = 16 * 1024  # bytes: two tokens in cookies and one in a header f
 KEEP_ALIVE = 75.0  # seconds; longer than a proxy keeps its idle connections, so that the proxy closes them
 LINGER = 0.3  # seconds in which connections that were accepted at the last moment still say what they want
 FINISH = 10.0  # seconds for running requests
+HEARSAY = 1.0  # seconds in which a supervisor hears of what its worker was told
 SAME_WISH = 0.2  # seconds: a terminal and a process manager may both pass the same Ctrl-C on
 OTHER_FILES = 512  # open files besides clients: Redis, mail, providers, and those who are being turned away
 
@@ -156,6 +157,8 @@ class _Leave:
 
     async def drained(self, seconds: float) -> None:
         """Wait that long for balancers, or until there is no time to wait."""
+        if self.alone:
+            await asyncio.sleep(HEARSAY)  # who tells everybody may have told us before the supervisor
         if self.alone:
             return
         with suppress(TimeoutError):

@@ -288,8 +288,9 @@ async def test_a_second_signal_ends_all_at_once(two):
 
 async def test_a_terminals_ctrl_c_and_the_word_of_a_process_manager_are_one_wish(two):
     """Everybody in the foreground gets the first, and a manager of a whole group tells everybody the second."""
-    instance: Instance = await two(DRAIN_SECONDS="1")
-    pids = [instance.process.pid, *workers(instance)]
+    instance: Instance = await two(DRAIN_SECONDS="3")
+    pids = [*workers(instance), instance.process.pid]
+    began = time.monotonic()
 
     for sign in (signal.SIGINT, signal.SIGTERM):
         for pid in pids:
@@ -298,6 +299,7 @@ async def test_a_terminals_ctrl_c_and_the_word_of_a_process_manager_are_one_wish
 
     assert (await instance.ask(get("/health"))).status == 200
     assert await instance.ended() == 0
+    assert time.monotonic() - began >= 3, "they have drained"
     assert lines(instance, "stopping.at_once") == []
 
 
