@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults check lint types lock clean
+.PHONY: help run test test-faults bench check lint types lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
 # By themselves: they measure time, start dozens of processes, and wait more than they compute.
 test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and hold the promises against what happens
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults $(ARGS)
+
+bench: $(VENV)/.run  ## measure beside a bare aiohttp handler (a quarter of an hour; ARGS="--quick --only verify" takes part)
+	@$(BIN)/python -m bench $(ARGS)
 
 check: lint types test test-faults  ## lint, types and tests: what "done" means
 

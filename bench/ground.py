@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -10,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,15 @@ import aiohttp
 import redis
 
 from service import embedded
+from service.client import Client
 from service.settings import CONFIG, ROOT
 
 SECRET = "a secret of measurements that guards nothing"
 STARTS_WITHIN = 30.0  # seconds
+CHROME = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
+)
+ADA = Client("203.0.113.7", CHROME)
 OUR_CONFIGURATION = CONFIG / "redis.conf"
 
 Figures = dict[str, Any]
@@ -55,6 +62,99 @@ def private_redis(configuration: Path | None = OUR_CONFIGURATION) -> Iterator[st
         finally:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def redis_on_a_port(home: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """The same on a port, where bytes that travel are counted, its data below `home`; its port and pid."""
+    server = next(iter(embedded.servers()), None)
+    if server is None:
+        raise BenchError(embedded.INSTALL)
+    directory, port = home / "redis", free_port()
+    directory.mkdir()
+    command = [str(server.path), str(OUR_CONFIGURATION), "--port", str(port), "--dir", str(directory), *options]
+    with running(home, *command) as process:
+        _wait_for(f"redis://127.0.0.1:{port}")
+        yield port, process.pid
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(home: Path, *command: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for the length of a block; what it writes goes to a file below `home`."""
+    log = home / f"log-{time.monotonic_ns()}"
+    with log.open("wb") as output:
+        where = shutil.which(command[0]) or command[0]
+        process = subprocess.Popen(
+            tethered(where, *command[1:]), **{"cwd": home, "stdout": output, "stderr": output, **options}
+        )
+    try:
+        yield process
+    except (OSError, BenchError) as error:
+        if process.poll() is None:
+            raise
+        raise BenchError(f"{error}\n{log.read_text(errors='replace')[-2000:]}") from error
+    finally:
+        process.terminate()
+        try:
+            process.wait(STARTS_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_for(port: int, path: str = "/") -> None:
+    """Wait until a server answers there with success."""
+    deadline = time.monotonic() + STARTS_WITHIN
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def processor(pid: int) -> float:
+    """Seconds of a core, user and system, that a process and those it has started have used.
+
+    To the nanosecond by thread; of children that have ended already, such as Redis' rewriting its file, to 10 ms.
+    """
+    return usage(pid)[0]
+
+
+def usage(pid: int) -> tuple[float, float]:
+    """The same, and the seconds in which their threads were ready to go on but had no core."""
+    each = [_usage(process) for process in family(pid)]
+    return sum(used for used, _ in each), sum(waited for _, waited in each)
+
+
+def _usage(pid: int) -> tuple[float, float]:
+    try:
+        threads = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]  # cutime, cstime
+    except OSError:  # one that has just ended
+        return 0, 0
+    used = sum(int(one[0]) for one in threads) / 1e9 + sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
+    return used, sum(int(one[1]) for one in threads) / 1e9
+
+
+def family(pid: int) -> list[int]:
+    """A process, and those that it has started, and so on."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # one that has just ended
+            children.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
 
 
 def tethered(*command: str) -> list[str]:
@@ -96,9 +196,7 @@ def environment(url: str, **settings: str) -> dict[str, str]:
 @asynccontextmanager
 async def instance(url: str) -> AsyncIterator[str]:
     """An instance of the service as `python -m service` runs it; the address where it listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     base = f"http://127.0.0.1:{port}"
     settings = environment(url, HOST="127.0.0.1", PORT=str(port), PUBLIC_URL=base, DRAIN_SECONDS="0", LOG_LEVEL="error")
     with tempfile.TemporaryDirectory(prefix="gp-bench-") as directory:
@@ -165,9 +263,14 @@ def _told(figure: Any) -> str:
             return str(figure)
 
 
-def run(measure: Callable[[], Results], as_json: bool) -> int:
-    """Measure and write it: JSON for scripts, else tables. SIGTERM ends it as Ctrl-C does: nothing is left running."""
+def stoppable() -> None:
+    """SIGTERM ends us as Ctrl-C does: nothing is left running."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def run(measure: Callable[[], Results], as_json: bool) -> int:
+    """Measure and write it: JSON for scripts, else tables."""
+    stoppable()
     try:
         results = measure()
     except BenchError as error:

@@ -19,6 +19,7 @@ from typing import Any
 import redis
 
 from bench.ground import (
+    ADA,
     OUR_CONFIGURATION,
     SECRET,
     BenchError,
@@ -34,7 +35,6 @@ from service.accounts.once import Purpose
 from service.accounts.users import Identity, Linking, User
 from service.app import assemble, close, look_after
 from service.audit.events import Event
-from service.client import Client
 from service.ids import new_id
 from service.limits.limiter import Charge
 from service.parts import Parts
@@ -46,10 +46,6 @@ from service.tokens.access import Principal
 USERS = 10_000
 AT_ONCE = 50
 SOME = 200  # keys of one form whose sizes are looked at
-CHROME = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
-)
-ADA = Client("203.0.113.7", CHROME)
 _LETTERS = string.ascii_letters + string.digits + "+/"
 
 

@@ -1,0 +1,74 @@
+"""Accounts, sessions and tokens, made by the parts that make them in production, but for the hash of each password."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from argon2 import PasswordHasher
+
+from bench.ground import ADA
+from service import logs
+from service.accounts.passwords import ARGON2ID
+from service.accounts.users import User
+from service.app import assemble, close, look_after
+from service.parts import Parts
+from service.sessions.families import Family
+from service.sessions.signin import SignedIn
+from service.settings import Settings, load
+from service.store import reach
+
+PASSWORD = "correct horse, battery & staple"
+AT_ONCE = 50
+LONG_AGO = timedelta(days=2)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who has signed in, and what they hold."""
+
+    email: str
+    access: str
+    refresh: str
+    expired: str  # an access token that would be theirs, had it not expired
+
+
+def email(number: int) -> str:
+    return f"person{number}@example.org"
+
+
+def sign_in(settings: Mapping[str, str], count: int) -> list[Person]:
+    """A new session for each of so many people, whose accounts are made where they are not there."""
+    read = load(settings)
+    with open(os.devnull, "w") as nowhere:
+        logs.configure(read, nowhere)  # a line for each sign-in would be in the way
+        return asyncio.run(_sign_in(read, settings["REDIS_URL"], count))
+
+
+async def _sign_in(settings: Settings, url: str, count: int) -> list[Person]:
+    its = assemble(settings, reach(url))
+    try:
+        await look_after(its)
+        phc = PasswordHasher.from_parameters(ARGON2ID).hash(PASSWORD)
+        found = list[Person]()
+        for start in range(0, count, AT_ONCE):
+            some = range(start, min(start + AT_ONCE, count))
+            found += await asyncio.gather(*(_one(its, email(number), phc) for number in some))
+            await its.audit.settled()
+        return found
+    finally:
+        await close(its)
+
+
+async def _one(its: Parts, address: str, phc: str) -> Person:
+    user = await its.users.find_by_email(address)
+    user = user or await its.users.register(User("", address, phc, first_name="Ada", last_name="Lovelace"))
+    signed = await its.signin.begin(user, ("pwd",), ADA)
+    return Person(address, signed.access.text, signed.refresh_token, _expired(its, signed))
+
+
+def _expired(its: Parts, signed: SignedIn) -> str:
+    token = its.refresh_tokens.read(signed.refresh_token)
+    then = datetime.fromtimestamp(its.clock.now(), UTC) - LONG_AGO
+    return its.access_tokens.make(signed.user, Family(token, 0, then, then + timedelta(days=7), then, ("pwd",))).text

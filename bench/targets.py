@@ -1,0 +1,266 @@
+"""What is compared: the service as it is run in production, the bare handler, and what others would pick.
+
+All of them answer to the same paths, on one worker each and on one Redis, in a database of their own. Before a target
+is timed it must show that it does what it claims to do (`check`).
+"""
+
+import http.client
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import people
+from bench.ground import BenchError, environment, free_port, running, wait_for
+from bench.load import CONNECTIONS, Ask
+from bench.people import PASSWORD
+from service.limits import policies
+from service.settings import NAMES, ROOT
+
+VERIFY, ME, LOGIN, REFRESH, LOGOUT = (f"/api/auth/{name}" for name in ("verify", "me", "login", "refresh", "logout"))
+PEERS = ROOT / "bench" / "peers"
+PEERS_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
+LIMIT = 5  # log-ins in 15 minutes, where limits are not lifted
+UNLIMITED = 999_999
+TOKENS = 1000
+TRACKED = "REVOCATION" in NAMES  # whether there are two ways of revocation
+
+# Done until proven otherwise; a target is checked for each of these that it claims.
+REVOKES, ROTATES, FAMILIES, LIMITS = "revocation", "rotation", "families", "limits"
+
+
+@dataclass
+class Answer:
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return json.loads(self.body)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What somebody who has signed in holds."""
+
+    access: str
+    refresh: str = ""
+
+
+@dataclass
+class Target:
+    """Something that listens."""
+
+    name: str
+    port: int
+    pid: int
+    home: Path
+    claims: frozenset[str] = frozenset()
+    lacks: str = ""
+    algorithm: str = ""
+    tokens: list[Held] = field(default_factory=list)
+
+    def call(self, method: str, path: str, body: Any = None, token: str = "") -> Answer:
+        """One request, on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"X-Auth-Mode": "token"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read(), dict(answer.headers))
+        finally:
+            connection.close()
+
+    def log_in(self, email: str, password: str = PASSWORD) -> Held:
+        answer = self.call("POST", LOGIN, {"email": email, "password": password})
+        if answer.status != 200:
+            raise BenchError(f"{self.name}: a log-in was answered {answer.status} {answer.body[:500]!r}")
+        return Held(answer.content["accessToken"], answer.content.get("refreshToken", ""))
+
+    def sign_in(self, count: int) -> list[Held]:
+        """A new session for each of so many people."""
+        with ThreadPoolExecutor(8) as some:
+            return list(some.map(self.log_in, map(people.email, range(count))))
+
+    def lines(self, name: str, lines: list[str]) -> Path:
+        path = self.home / f"{self.port}-{name}"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return path
+
+    # What it can be asked
+
+    def verifying(self) -> Ask:
+        return Ask("bearer", VERIFY, self.lines("tokens", [held.access for held in self.tokens]))
+
+    def asking_me(self) -> Ask:
+        return Ask("bearer", ME, self.lines("tokens", [held.access for held in self.tokens]))
+
+    def refreshing(self) -> Ask:
+        """With sessions of now: whoever was answered last time did not get to keep the token."""
+        held = self.sign_in(CONNECTIONS)
+        return Ask("refresh", REFRESH, self.lines("refresh", [one.refresh for one in held]))
+
+    def logging_in(self, count: int = 100) -> Ask:
+        bodies = [json.dumps({"email": people.email(n), "password": PASSWORD}) for n in range(count)]
+        return Ask("body", LOGIN, self.lines("login", bodies))
+
+    def refused_log_in(self) -> Ask:
+        body = json.dumps({"email": people.email(0), "password": PASSWORD})
+        return Ask("body", LOGIN, self.lines("refused", [body]), refused=True)
+
+    def refused(self, name: str, tokens: list[str]) -> Ask:
+        return Ask("bearer", VERIFY, self.lines(name, tokens), refused=True)
+
+
+@dataclass
+class Ours(Target):
+    """An instance of the service, with the settings it was started with."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    expired: list[str] = field(default_factory=list)
+
+    def sign_in(self, count: int) -> list[Held]:
+        found = people.sign_in(self.settings, count)
+        self.expired = [person.expired for person in found]
+        return [Held(person.access, person.refresh) for person in found]
+
+
+def settings_of_ours(url: str, log: bool, **changed: str) -> dict[str, str]:
+    """Production, with limits out of the way (they are asked and counted all the same, but refuse nobody)."""
+    wanted = {
+        "ENVIRONMENT": "production",
+        "HOST": "127.0.0.1",
+        "PUBLIC_URL": "http://127.0.0.1:8000",  # the same issuer for all, whatever their ports
+        "DRAIN_SECONDS": "0",
+        "JWT_ACCESS_EXPIRY": "6h",  # no token expires while it is asked about
+        "LOG_LEVEL": "info" if log else "error",
+        "RATE_LIMITS": ",".join(f"{name}={UNLIMITED}/1m" for name in sorted(policies.NAMES)),
+    }
+    return environment(url, **{**wanted, **changed})
+
+
+@contextmanager
+def ours(home: Path, name: str, url: str, log: bool = False, **changed: str) -> Iterator[Ours]:
+    """An instance that is ready; its log goes to a file, as JSON."""
+    port = free_port()
+    settings = settings_of_ours(url, log, PORT=str(port), **changed)
+    with running(home, sys.executable, "-m", "service", env=settings) as process:
+        wait_for(port, "/ready")
+        limits = {LIMITS} if "RATE_LIMITS" in changed else set()
+        claims = frozenset({REVOKES, ROTATES, FAMILIES} | limits)
+        yield Ours(
+            name, port, process.pid, home, claims, algorithm=settings.get("JWT_ALGORITHM", "ES256"), settings=settings
+        )
+
+
+@contextmanager
+def bare(home: Path, sizes: set[int]) -> Iterator[Target]:
+    """The yardstick, with answers of these sizes."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.bare", str(port), *map(str, sorted(sizes))]
+    with running(home, *command, env=environment("")) as process:
+        wait_for(port, f"/{min(sizes)}")
+        yield Target("a bare aiohttp handler", port, process.pid, home)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How something else is run, and what it is."""
+
+    name: str
+    told: str
+    command: tuple[str, ...]
+    claims: frozenset[str]
+    lacks: str
+    algorithm: str = "HS256"
+
+
+def check(target: Target) -> dict[str, int]:
+    """Make sure that it does what it claims; the bytes of its answers. Raises `BenchError`."""
+    sizes = _check_answers(target)
+    if REVOKES in target.claims:
+        held = target.log_in(people.email(0))
+        _expect(target, target.call("POST", LOGOUT, token=held.access), 200, 204)
+        _expect(target, target.call("GET", VERIFY, token=held.access), 401)
+    if ROTATES in target.claims:
+        sizes["refresh"] = _check_rotation(target)
+    return sizes
+
+
+def _check_answers(target: Target) -> dict[str, int]:
+    held = target.log_in(people.email(0))
+    verified = _expect(target, target.call("GET", VERIFY, token=held.access), 200)
+    me = _expect(target, target.call("GET", ME, token=held.access), 200)
+    if verified.content.get("active") is not True or not verified.content.get("sub"):
+        raise BenchError(f"{target.name}: verify said {verified.body!r}")
+    if me.content["user"]["email"] != people.email(0) or me.content["user"]["id"] != verified.content["sub"]:
+        raise BenchError(f"{target.name}: me said {me.body!r}")
+    garbage = _expect(target, target.call("GET", VERIFY, token=garbage_token(held.access)), 401)
+    _expect(target, target.call("GET", VERIFY), 401)
+    sizes = {"verify": len(verified.body), "me": len(me.body), "garbage": len(garbage.body)}
+    if held.access.count(".") == 2:
+        refusal = _expect(target, target.call("GET", VERIFY, token=forged(held.access)), 401)
+        sizes["forged"] = len(refusal.body)
+    if isinstance(target, Ours):
+        refusal = _expect(target, target.call("GET", VERIFY, token=target.expired[0]), 401)
+        if refusal.content["code"] != "TOKEN_EXPIRED":
+            raise BenchError(f"an expired token was refused as {refusal.content}")
+        sizes["expired"] = len(refusal.body)
+    return sizes
+
+
+def _check_rotation(target: Target) -> int:
+    first = newest = target.log_in(people.email(0)).refresh
+    for _ in range(12):  # more than are remembered: a leeway for parallel tabs is over then
+        answer = _expect(target, target.call("POST", REFRESH, {"refreshToken": newest}), 200)
+        newest = answer.content["refreshToken"]
+        _expect(target, target.call("GET", VERIFY, token=answer.content["accessToken"]), 200)
+    _expect(target, target.call("POST", REFRESH, {"refreshToken": first}), 401)
+    if FAMILIES in target.claims:  # the stolen token ended the session
+        _expect(target, target.call("POST", REFRESH, {"refreshToken": newest}), 401)
+        _expect(target, target.call("GET", VERIFY, token=answer.content["accessToken"]), 401)
+    return len(answer.body)
+
+
+def check_limit(target: Target) -> int:
+    """Make sure that the call after the last allowed one is refused; the bytes of the refusal."""
+    body = {"email": people.email(0), "password": PASSWORD}
+    for _ in range(LIMIT):
+        _expect(target, target.call("POST", LOGIN, body), 200)
+    refusal = _expect(target, target.call("POST", LOGIN, body), 429)
+    if "retry-after" not in {name.lower() for name in refusal.headers}:
+        raise BenchError(f"{target.name}: a 429 without Retry-After")
+    return len(refusal.body)
+
+
+def _expect(target: Target, answer: Answer, *statuses: int) -> Answer:
+    if answer.status not in statuses:
+        told = answer.body[:500].decode(errors="replace")
+        raise BenchError(f"{target.name} answered {answer.status} and not {statuses[0]}: {told}")
+    return answer
+
+
+def garbage_token(like: str) -> str:
+    """Something of the same length that nobody has issued."""
+    return ".".join(secrets.token_urlsafe(len(part))[: len(part)] for part in like.split("."))
+
+
+def forged(token: str) -> str:
+    """The same token with a signature that somebody has made up."""
+    head, claims, signature = token.split(".")
+    return f"{head}.{claims}.{garbage_token(signature)}"
+
+
+def needs(*tools: str) -> None:
+    """Raise `BenchError` for what is missing, and say where it comes from."""
+    if missing := [tool for tool in tools if shutil.which(tool) is None]:
+        raise BenchError(f"{', '.join(missing)} is missing. On Debian and Ubuntu: apt install {' '.join(missing)}")
