@@ -20,7 +20,7 @@ test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
 test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and hold the promises against what happens
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults $(ARGS)
 
-bench: $(VENV)/.run  ## measure beside a bare aiohttp handler (a quarter of an hour; ARGS="--quick --only verify" takes part)
+bench: $(VENV)/.run $(VENV)-bench/.done bench/peers/fastify/node_modules/.done bench/peers/express/node_modules/.done  ## measure beside a bare aiohttp handler (a quarter of an hour; ARGS="--quick --only verify" takes part)
 	@$(BIN)/python -m bench $(ARGS)
 
 check: lint types test test-faults  ## lint, types and tests: what "done" means
@@ -33,7 +33,7 @@ types: $(VENV)/.dev
 	@$(BIN)/mypy
 
 lock:  ## resolve the dependencies anew (needs uv); the files hold versions and hashes, no addresses
-	@for set in "run" "dev --extra dev -c requirements/run.lock" "e2e --extra e2e -c requirements/dev.lock"; do set -- $$set; name=$$1; shift; \
+	@for set in "run" "dev --extra dev -c requirements/run.lock" "e2e --extra e2e -c requirements/dev.lock" "bench"; do set -- $$set; name=$$1; shift; \
 	  uv pip compile -q --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
 	    --no-annotate --no-header "$$@" pyproject.toml -o requirements/$$name.lock || exit 1; done
 

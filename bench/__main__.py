@@ -15,7 +15,7 @@ from typing import Any
 from bench import race, report, targets
 from bench.ground import BenchError, redis_on_a_port, stoppable
 from bench.race import WORKS
-from bench.targets import LIMIT, TRACKED, UNLIMITED, Ours, Target, ours
+from bench.targets import LIMIT, PEERS, TRACKED, UNLIMITED, Ours, Target, other, ours
 from service.limits import policies
 from service.settings import ROOT
 
@@ -38,14 +38,19 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     words = lambda text: tuple(word for word in text.split(",") if word)  # noqa: E731
     parser.add_argument("--only", type=words, default=SECTIONS, metavar="A,B", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument(
+        "--peers", type=words, default=tuple(PEERS), metavar="A,B", help=f"of {', '.join(PEERS)}; or none"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="seconds of load in each (default 2)")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 1 second")
     parser.add_argument("--into", type=Path, help="the folder to write to")
     called = parser.parse_args()
-    if unknown := set(called.only) - set(SECTIONS):
+    if called.peers == ("none",):
+        called.peers = ()
+    if unknown := (set(called.only) - set(SECTIONS)) | (set(called.peers) - set(PEERS)):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
-    narrowed = called.quick or called.only != SECTIONS
+    narrowed = called.quick or called.only != SECTIONS or called.peers != tuple(PEERS)
     called.into = called.into or (ROOT / "var" / "bench" if narrowed else ROOT / "docs")
     if called.quick:
         called.rounds, called.seconds = 3, 1
@@ -68,7 +73,7 @@ def measure(called: argparse.Namespace) -> dict[str, Any]:
 
 def _race(works: list[str], home: Path, url: str, redis_pid: int, called: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
-        found = {work: list[Target]() for work in WORKS}
+        found = {work: list[Target]() for work in works}
         instances = _instances(stack, works, home, url, found)
         say(f"{len(instances)} instances are ready")
         sizes: dict[str, int] = {}
@@ -79,6 +84,7 @@ def _race(works: list[str], home: Path, url: str, redis_pid: int, called: argpar
             else:
                 instance.tokens = instance.sign_in(targets.TOKENS)
                 sizes |= targets.check(instance)
+        _peers(stack, called.peers, home, url, found)
         bare = stack.enter_context(targets.bare(home, set(sizes.values())))
         bare.tokens = instances[0].tokens or instances[0].sign_in(1)
         results = {}
@@ -98,7 +104,7 @@ def _instances(stack: ExitStack, works: list[str], home: Path, url: str, found: 
         if not its.isdisjoint(works):
             instance = stack.enter_context(ours(home, name, f"{url}/{database}", **settings))
             started.append(instance)
-            for work in its:
+            for work in its & found.keys():
                 found[work].append(instance)
 
     of_es256 = {"verify", "me", "refresh", "garbage", "expired", "forged"}
@@ -113,6 +119,26 @@ def _instances(stack: ExitStack, works: list[str], home: Path, url: str, found: 
     for name, log, database in (("Gatepost, log off", False, 2), ("Gatepost, log on", True, 3)):
         start(name, database, {"limited"}, log=log, RATE_LIMITS=limits)
     return started
+
+
+def _peers(stack: ExitStack, names: tuple[str, ...], home: Path, url: str, found: dict[str, list[Target]]) -> None:
+    """Start the peers, and have each prove what it claims."""
+    for number, name in enumerate(names):
+        peer = PEERS[name]
+        its = {"verify", "me"} | ({"refresh"} if targets.ROTATES in peer.claims else set())
+        if its & found.keys():
+            one = stack.enter_context(other(home, peer, f"{url}/{4 + 2 * number}"))
+            one.register(targets.TOKENS)
+            one.tokens = one.sign_in(targets.TOKENS)
+            targets.check(one)
+            for work in its & found.keys():
+                found[work].append(one)
+        if "limited" in found and targets.LIMITS in peer.claims:
+            one = stack.enter_context(other(home, peer, f"{url}/{5 + 2 * number}", limit=LIMIT))
+            one.register(1)
+            targets.check_limit(one)
+            found["limited"].append(one)
+        say(f"{peer.title} is ready")
 
 
 def say(what: str) -> None:

@@ -14,6 +14,8 @@ function init()
       ready[i] = wrk.format("GET", path, {["Authorization"] = "Bearer " .. line})
     elseif kind == "body" then
       ready[i] = wrk.format("POST", path, json, line)
+    elseif kind == "form" then
+      ready[i] = wrk.format("POST", path, {["Content-Type"] = "application/x-www-form-urlencoded"}, line)
     end
   end
 end

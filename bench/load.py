@@ -17,7 +17,7 @@ CONNECTIONS = 64
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked: `kind` is bearer (GET, a line is a token), body (POST, a line is one) or refresh."""
+    """What is asked: `kind` is bearer (GET, a line is a token), body or form (POST, a line is one) or refresh."""
 
     kind: str
     path: str

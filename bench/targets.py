@@ -9,6 +9,8 @@ import json
 import secrets
 import shutil
 import sys
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import people
-from bench.ground import BenchError, environment, free_port, running, wait_for
+from bench.ground import SECRET, BenchError, environment, free_port, running, wait_for
 from bench.load import CONNECTIONS, Ask
 from bench.people import PASSWORD
 from service.limits import policies
 from service.settings import NAMES, ROOT
 
 VERIFY, ME, LOGIN, REFRESH, LOGOUT = (f"/api/auth/{name}" for name in ("verify", "me", "login", "refresh", "logout"))
-PEERS = ROOT / "bench" / "peers"
+FOLDER = ROOT / "bench" / "peers"
 PEERS_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 LIMIT = 5  # log-ins in 15 minutes, where limits are not lifted
 UNLIMITED = 999_999
@@ -63,8 +65,6 @@ class Target:
     pid: int
     home: Path
     claims: frozenset[str] = frozenset()
-    lacks: str = ""
-    algorithm: str = ""
     tokens: list[Held] = field(default_factory=list)
 
     def call(self, method: str, path: str, body: Any = None, token: str = "") -> Answer:
@@ -157,9 +157,7 @@ def ours(home: Path, name: str, url: str, log: bool = False, **changed: str) -> 
         wait_for(port, "/ready")
         limits = {LIMITS} if "RATE_LIMITS" in changed else set()
         claims = frozenset({REVOKES, ROTATES, FAMILIES} | limits)
-        yield Ours(
-            name, port, process.pid, home, claims, algorithm=settings.get("JWT_ALGORITHM", "ES256"), settings=settings
-        )
+        yield Ours(name, port, process.pid, home, claims, settings=settings)
 
 
 @contextmanager
@@ -174,14 +172,97 @@ def bare(home: Path, sizes: set[int]) -> Iterator[Target]:
 
 @dataclass(frozen=True)
 class Peer:
-    """How something else is run, and what it is."""
+    """Something else that does such work, how it is started, and how far it goes."""
 
-    name: str
-    told: str
+    title: str
+    folder: str
     command: tuple[str, ...]
     claims: frozenset[str]
-    lacks: str
-    algorithm: str = "HS256"
+    does: str
+    by_form: bool = False  # a log-in is a form, as OAuth 2.0 once had it
+
+
+_NODE = ("node", "server.js")
+PEERS = {
+    "fastify": Peer(
+        "Fastify",
+        "fastify",
+        _NODE,
+        frozenset({REVOKES, ROTATES, LIMITS}),
+        "@fastify/jwt (HS256), @fastify/redis, @fastify/rate-limit. A check is the signature and an `EXISTS` of the "
+        "session. Refresh tokens are taken once; reuse is refused, but ends nothing (no families); a refresh reads no "
+        "user. Limits are fixed windows, for each address.",
+    ),
+    "express": Peer(
+        "Express",
+        "express",
+        _NODE,
+        frozenset({REVOKES, ROTATES, LIMITS}),
+        "As the usual tutorial has it: jsonwebtoken (HS256) for both tokens, ioredis, express-rate-limit with "
+        "rate-limit-redis. A check is the signature and a `GET` on a blacklist, so what Redis forgets is let in. No "
+        "families; two refreshes at once may both succeed; a refresh reads no user.",
+    ),
+    "fastapi-users": Peer(
+        "FastAPI-Users",
+        "fastapi_users",
+        (str(PEERS_PYTHON), "server.py"),
+        frozenset({REVOKES}),
+        "Its Redis strategy: tokens are random, and every check reads the token and the user. uvicorn with uvloop and "
+        "httptools, one worker. It has no refresh tokens and no limits.",
+        by_form=True,
+    ),
+    "aiohttp": Peer(
+        "aiohttp, the obvious way",
+        "plain_aiohttp",
+        (sys.executable, "server.py"),
+        frozenset({REVOKES, ROTATES, LIMITS}),
+        "redis-py with its pool, PyJWT (HS256) for each request, uvloop. The same work as with Fastify: `EXISTS` of "
+        "the session, refresh tokens taken once, no families, no user read at a refresh; `INCR` and `EXPIRE` for "
+        "limits.",
+    ),
+}
+
+
+@dataclass
+class Other(Target):
+    """A peer that runs."""
+
+    by_form: bool = False
+
+    def log_in(self, email: str, password: str = PASSWORD) -> Held:
+        if not self.by_form:
+            return super().log_in(email, password)
+        body = urllib.parse.urlencode({"username": email, "password": password}).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{LOGIN}", body, timeout=60) as answer:
+            return Held(json.loads(answer.read())["access_token"])
+
+    def logging_in(self, count: int = 100) -> Ask:
+        if not self.by_form:
+            return super().logging_in(count)
+        some = [{"username": people.email(number), "password": PASSWORD} for number in range(count)]
+        return Ask("form", LOGIN, self.lines("login", list(map(urllib.parse.urlencode, some))))
+
+    def register(self, count: int) -> None:
+        """Make accounts."""
+
+        def one(number: int) -> None:
+            body = {"email": people.email(number), "password": PASSWORD}
+            _expect(self, self.call("POST", "/api/auth/register", body), 201)
+
+        with ThreadPoolExecutor(8) as some:
+            list(some.map(one, range(count)))
+
+
+@contextmanager
+def other(home: Path, peer: Peer, url: str, limit: int = UNLIMITED, cheap: bool = True) -> Iterator[Other]:
+    """A peer that is ready; `cheap` hashes let a thousand people sign in at once, where hashing is not measured."""
+    port = free_port()
+    settings = environment(url, PORT=str(port), SECRET=SECRET, LOGIN_LIMIT=str(limit), NODE_ENV="production")
+    if cheap:
+        settings["HASH_ROUNDS"] = "4"
+    with running(home, *peer.command, env=settings, cwd=FOLDER / peer.folder) as process:
+        wait_for(port, "/ready")
+        yield Other(peer.title, port, process.pid, home, peer.claims, by_form=peer.by_form)
 
 
 def check(target: Target) -> dict[str, int]:
@@ -202,7 +283,8 @@ def _check_answers(target: Target) -> dict[str, int]:
     me = _expect(target, target.call("GET", ME, token=held.access), 200)
     if verified.content.get("active") is not True or not verified.content.get("sub"):
         raise BenchError(f"{target.name}: verify said {verified.body!r}")
-    if me.content["user"]["email"] != people.email(0) or me.content["user"]["id"] != verified.content["sub"]:
+    user = me.content.get("user", me.content)
+    if user["email"] != people.email(0) or user["id"] != verified.content["sub"]:
         raise BenchError(f"{target.name}: me said {me.body!r}")
     garbage = _expect(target, target.call("GET", VERIFY, token=garbage_token(held.access)), 401)
     _expect(target, target.call("GET", VERIFY), 401)
