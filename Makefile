@@ -20,7 +20,7 @@ test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
 test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and hold the promises against what happens
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults $(ARGS)
 
-bench: $(VENV)/.run $(VENV)-bench/.done bench/peers/fastify/node_modules/.done bench/peers/express/node_modules/.done  ## measure beside a bare aiohttp handler (a quarter of an hour; ARGS="--quick --only verify" takes part)
+bench: .bench  ## measure beside bare aiohttp and others: a quarter of an hour (ARGS="--quick --only verify" takes a part)
 	@$(BIN)/python -m bench $(ARGS)
 
 check: lint types test test-faults  ## lint, types and tests: what "done" means
@@ -33,12 +33,14 @@ types: $(VENV)/.dev
 	@$(BIN)/mypy
 
 lock:  ## resolve the dependencies anew (needs uv); the files hold versions and hashes, no addresses
-	@for set in "run" "dev --extra dev -c requirements/run.lock" "e2e --extra e2e -c requirements/dev.lock" "bench"; do set -- $$set; name=$$1; shift; \
+	@for set in "run pyproject.toml" "dev pyproject.toml --extra dev -c requirements/run.lock" \
+	    "e2e pyproject.toml --extra e2e -c requirements/dev.lock" "bench requirements/bench.in"; do \
+	  set -- $$set; name=$$1; shift; \
 	  uv pip compile -q --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
-	    --no-annotate --no-header "$$@" pyproject.toml -o requirements/$$name.lock || exit 1; done
+	    --no-annotate --no-header "$$@" -o requirements/$$name.lock || exit 1; done
 
 clean:  ## remove the virtualenv and caches; accounts under var/ stay
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-bench bench/peers/*/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -66,4 +68,24 @@ $(VENV)/.e2e: requirements/e2e.lock $(VENV)/.dev
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.run
 	@echo "Installing the test tools (once) ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@
+
+# What is measured beside the service comes from PyPI and npm, into places of its own.
+.PHONY: .bench
+.bench: .bench-tools $(VENV)/.run $(VENV)-bench/.done bench/peers/fastify/node_modules/.done bench/peers/express/node_modules/.done
+
+.PHONY: .bench-tools
+.bench-tools:
+	@for tool in wrk redis-server node npm; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	  [ -z "$$missing" ] || { echo "make bench needs$$missing. On Debian and Ubuntu: apt install wrk redis-server nodejs npm" >&2; exit 1; }
+
+$(VENV)-bench/.done: requirements/bench.lock | $(VENV)/bin/python
+	@echo "Installing FastAPI-Users (once) ..."
+	@$(BIN)/python -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/bench.lock
+	@touch $@
+
+bench/peers/%/node_modules/.done: bench/peers/%/package-lock.json
+	@echo "Installing $* and its plugins (once) ..."
+	@cd bench/peers/$* && npm ci --silent
 	@touch $@

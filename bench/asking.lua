@@ -9,6 +9,8 @@ function init()
     last = last + 1
     lines[last] = line
   end
+  math.randomseed(tonumber(os.getenv("SEED")))
+  at = math.random(last)  -- of many tokens, other ones each time
   for i, line in ipairs(lines) do
     if kind == "bearer" then
       ready[i] = wrk.format("GET", path, {["Authorization"] = "Bearer " .. line})
@@ -52,8 +54,9 @@ end
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    'RESULT {"answers": %d, "seconds": %.6f, "bytes": %d, "refused": %d, "broken": %d, "p50": %.3f, "p99": %.3f}\n',
+    'RESULT {"answers": %d, "seconds": %.6f, "bytes": %d, "refused": %d, "broken": %d, ' ..
+    '"p50": %.3f, "p99": %.3f, "longest": %.3f}\n',
     summary.requests, summary.duration / 1e6, summary.bytes, errors.status,
     errors.connect + errors.read + errors.write + errors.timeout,
-    latency:percentile(50) / 1000, latency:percentile(99) / 1000))
+    latency:percentile(50) / 1000, latency:percentile(99) / 1000, latency.max / 1000))
 end

@@ -131,11 +131,12 @@ def processor(pid: int) -> float:
 
 def usage(pid: int) -> tuple[float, float]:
     """The same, and the seconds in which their threads were ready to go on but had no core."""
-    each = [_usage(process) for process in family(pid)]
+    each = [usage_of_one(process) for process in family(pid)]
     return sum(used for used, _ in each), sum(waited for _, waited in each)
 
 
-def _usage(pid: int) -> tuple[float, float]:
+def usage_of_one(pid: int) -> tuple[float, float]:
+    """The same of one process alone."""
     try:
         threads = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
         ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]  # cutime, cstime

@@ -69,7 +69,7 @@ class Target:
 
     def call(self, method: str, path: str, body: Any = None, token: str = "") -> Answer:
         """One request, on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {"X-Auth-Mode": "token"} | ({"Authorization": f"Bearer {token}"} if token else {})
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -253,13 +253,15 @@ class Other(Target):
             list(some.map(one, range(count)))
 
 
+def peer_settings(url: str, port: int, limit: int = UNLIMITED) -> dict[str, str]:
+    return environment(url, PORT=str(port), SECRET=SECRET, LOGIN_LIMIT=str(limit), NODE_ENV="production")
+
+
 @contextmanager
 def other(home: Path, peer: Peer, url: str, limit: int = UNLIMITED, cheap: bool = True) -> Iterator[Other]:
     """A peer that is ready; `cheap` hashes let a thousand people sign in at once, where hashing is not measured."""
     port = free_port()
-    settings = environment(url, PORT=str(port), SECRET=SECRET, LOGIN_LIMIT=str(limit), NODE_ENV="production")
-    if cheap:
-        settings["HASH_ROUNDS"] = "4"
+    settings = peer_settings(url, port, limit) | ({"HASH_ROUNDS": "4"} if cheap else {})
     with running(home, *peer.command, env=settings, cwd=FOLDER / peer.folder) as process:
         wait_for(port, "/ready")
         yield Other(peer.title, port, process.pid, home, peer.claims, by_form=peer.by_form)
@@ -340,6 +342,17 @@ def forged(token: str) -> str:
     """The same token with a signature that somebody has made up."""
     head, claims, signature = token.split(".")
     return f"{head}.{claims}.{garbage_token(signature)}"
+
+
+def need_peers(names: tuple[str, ...]) -> None:
+    """Raise `BenchError` for a peer that is not installed."""
+    for name in names:
+        peer = PEERS[name]
+        modules = FOLDER / peer.folder / "node_modules"
+        if peer.command == _NODE:
+            needs("node")
+        if (peer.command == _NODE and not modules.is_dir()) or not shutil.which(peer.command[0]):
+            raise BenchError(f"{peer.title} is not installed: `make bench` does that. Or leave it out with --peers")
 
 
 def needs(*tools: str) -> None:
