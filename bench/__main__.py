@@ -104,7 +104,7 @@ class Run:
             found["storm"] |= self._storms()
         if "start" in self._only:
             say("from start to ready, and idle")
-            found["start"] = idle.starts(self._home, next(self._databases), self._peers, self._rounds)
+            found["start"] = idle.starts(self._home, next(self._databases), self._peers, self._few)
             found["metrics"] = idle.counting()
         if "memory" in self._only:
             say("memory of Redis")
@@ -165,8 +165,9 @@ class Run:
         """The peers that these works need, after each has shown that it does what it claims."""
         for name in self._peers:
             peer = PEERS[name]
-            its = {"verify", "me"} | ({"refresh"} if ROTATES in peer.claims else set())
-            if its := its & entered.keys():
+            its = ({"verify", "me"} | ({"refresh"} if ROTATES in peer.claims else set())) & entered.keys()
+            if its:
+                say(f"{peer.title} is made ready")
                 one = stack.enter_context(targets.other(self._home, peer, next(self._databases)))
                 one.register(targets.TOKENS)
                 one.tokens = one.sign_in(targets.TOKENS)
@@ -178,7 +179,6 @@ class Run:
                 one.register(1)
                 targets.check_limit(one)
                 entered["limited"].append(one)
-            say(f"{peer.title} is ready")
 
     def _with_one_instance(self) -> dict[str, Any]:
         """What one instance shows by itself, or beside the bare hash and the bare handler."""

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import memory
-from bench.ground import STARTS_WITHIN, BenchError, environment, family, free_port, processor, running
+from bench.ground import (
+    OUR_CONFIGURATION,
+    STARTS_WITHIN,
+    BenchError,
+    environment,
+    family,
+    free_port,
+    processor,
+    running,
+)
 from bench.targets import FOLDER, PEERS, peer_settings, settings_of_ours
 from service import metrics
 
@@ -82,7 +91,7 @@ def resident(pid: int) -> float:
 
 def bytes_of_a_user(users: int = 2000) -> int:
     """Bytes of Redis for an account with one session."""
-    ours, _ = memory.measure(users).values()
+    (ours,) = memory.measure(users, {"ours": OUR_CONFIGURATION}).values()
     return int(ours["an account with a session"]["each"])
 
 

@@ -11,9 +11,10 @@ import os
 import random
 import string
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -163,12 +164,15 @@ def _owner(user: User, session_id: str) -> Principal:
     return Principal(user.id, session_id, new_id(), user.email, user.roles, ("profile:read",), ("pwd",), 0, 0, 0, 0, "")
 
 
-def measure(users: int = USERS) -> Results:
-    """Bytes of Redis for each thing, under both configurations."""
+CONFIGURATIONS = {"config/redis.conf": OUR_CONFIGURATION, "Redis' defaults": None}
+
+
+def measure(users: int = USERS, configurations: Mapping[str, Path | None] = CONFIGURATIONS) -> Results:
+    """Bytes of Redis for each thing, under each configuration."""
     settings, found = load({"AUTH_SECRET": SECRET}), {}
     with open(os.devnull, "w") as nowhere:
         logs.configure(settings, nowhere)  # a line for each event would be in the way
-        for name, configuration in (("config/redis.conf", OUR_CONFIGURATION), ("Redis' defaults", None)):
+        for name, configuration in configurations.items():
             with private_redis(configuration) as url:
                 weighed = asyncio.run(_weigh_all(url, settings, users))
             found[f"Bytes of Redis with {name}, {users:,} of each"] = weighed

@@ -20,6 +20,7 @@ from service.settings import ROOT
 
 BEGIN, END = "<!-- What `make bench` wrote: -->", "<!-- the end of it -->"
 RATIOS, GROWTH = "performance.svg", "performance-growth.svg"
+SHORT = {name: name for name in WORKS} | {"limited": "429"}
 PLOTTED = ("verify", "me", "refresh", "limited")
 
 
@@ -134,6 +135,9 @@ def _sections(results: dict[str, Any], into: Path) -> Iterator[str]:
     yield _about(results["about"])
     yield _goals(results)
     if works := results.get("works"):
+        yield "### Side by side\n\nServer CPU for each request, as a multiple of the bare handler's.\n\n" + _overview(
+            works
+        )
         panels = {
             WORKS[work].title.replace("`", ""): {name: row["ratio"] for name, row in works[work].items()}
             for work in PLOTTED
@@ -141,7 +145,7 @@ def _sections(results: dict[str, Any], into: Path) -> Iterator[str]:
         }
         if panels:
             (into / RATIOS).write_text(plots.bars(panels))
-            yield f"![Server CPU for each request, as a multiple of the bare handler's]({RATIOS})"
+            yield f"![The same as bars]({RATIOS})"
         for work, rows in works.items():
             yield f"### {WORKS[work].title}\n\nThe bare handler answers {rows['bare']['size']} bytes.\n\n{_race(rows)}"
         yield _logging(results)
@@ -182,6 +186,13 @@ def _goals(results: dict[str, Any]) -> str:
                 (goal.what, f"{goal.most:g} {goal.unit}", _number(found), "yes" if found <= goal.most else "**no**")
             )
     return "### Targets\n\n" + _table(("", "at most", "measured", "reached"), rows) if rows else ""
+
+
+def _overview(works: dict[str, dict[str, Any]]) -> str:
+    """The ratios of all, a column for each kind of work."""
+    names = dict.fromkeys(name for rows in works.values() for name in rows if not name.startswith("bare"))
+    found = {name: [f"{rows[name]['ratio']:.2f}" if name in rows else "" for rows in works.values()] for name in names}
+    return _table(("", *map(SHORT.__getitem__, works)), ((name, *ratios) for name, ratios in found.items()))
 
 
 def _race(rows: dict[str, Any]) -> str:
