@@ -151,6 +151,7 @@ class Users:
         """The user of a record, `None` if there is none."""
         if "email" not in record:
             return None
+        linked = sorted([name for name in record if name.startswith("id:")])
         return User(
             id=user_id,
             email=record["email"],
@@ -167,9 +168,7 @@ class Users:
             updated_at=_time(record.get("up", record["at"])),
             last_login_at=_time(record["in"]) if "in" in record else None,
             new_email=record.get("new"),
-            identities=tuple(
-                Identity.read(name[3:], record[name]) for name in sorted(record) if name.startswith("id:")
-            ),
+            identities=tuple([Identity.read(name[3:], record[name]) for name in linked]),
             leaving_since=_time(record["gone"].partition(" ")[0]) if "gone" in record else None,
         )
 
