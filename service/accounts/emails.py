@@ -4,6 +4,7 @@ Keeps nothing: the canonical form is the key under which `accounts/users.py` kee
 """
 
 import unicodedata
+from functools import lru_cache
 
 import email_validator
 
@@ -21,6 +22,7 @@ class InvalidEmail(ValueError):
         super().__init__("This is not a valid email address.")
 
 
+@lru_cache(maxsize=1024)
 def canonical(email: str) -> str:
     """Return the one spelling of this mailbox, or raise `InvalidEmail`.
 
@@ -31,6 +33,8 @@ def canonical(email: str) -> str:
     `lower()`, not `casefold()`: no mail server takes `ß` for `ss`, so folding would give one account to two
     mailboxes. Where two spellings do meet here, they must not differ in who reads the mail: send it to the
     canonical form, never to what was typed.
+
+    The latest are remembered: a sign-in asks twice, and somebody who guesses passwords again and again.
     """
     if len(email) > LONGEST + len("."):  # before normalising, which is slow for a long run of accents
         raise InvalidEmail
