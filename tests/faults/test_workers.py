@@ -335,6 +335,26 @@ async def test_workers_whose_supervisor_is_killed_finish_and_leave_the_port(two)
         next_one.bind(("127.0.0.1", instance.port))
 
 
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_start_and_an_idle_worker_cost_little(running, count):
+    """In time of a core, imports included, whatever else the machine does; memory as the system counts it."""
+    instance: Instance = await running(WORKERS=str(count), LOG_LEVEL="info")
+    await until(lambda: len(lines(instance, "serving")) == count)
+    pids = [instance.process.pid, *workers(instance)]
+    ticks = os.sysconf("SC_CLK_TCK")
+    stats = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
+    spent = sum((int(fields[11]) + int(fields[12])) / ticks for fields in stats)
+
+    await asyncio.sleep(6)  # until the upkeep has been there
+    resident = [
+        int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 for pid in pids
+    ]
+
+    print(f"\n{count} worker(s): {spent:.2f} s of a core to begin, {[round(each) for each in resident]} MB")
+    assert spent < 1.0
+    assert max(resident) < 90
+
+
 async def test_a_worker_begins_with_nothing_of_its_supervisors(two):
     """No file of another's, and numbers by chance that are its own."""
     instance: Instance = await two()
