@@ -19,6 +19,7 @@ import gc
 import mmap
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -309,7 +310,11 @@ class _Supervisor:
             up=self._up(seat),
             all_leave=lambda: bool(self._all_leave[0]),
         )
-        return run(serve(self._settings, place))
+        try:
+            return run(serve(self._settings, place))
+        finally:
+            if select.select([self._lifeline[0]], [], [], 0)[0]:  # nobody else is left to do it
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     def _keep(self) -> int:
         """Run the private Redis until everybody else is gone."""

@@ -304,7 +304,9 @@ async def test_the_private_redis_of_workers_is_run_again_by_whoever_is_there(sta
 
 
 async def test_when_the_supervisor_is_killed_nobody_stays(start, tree):
-    service = await start(WORKERS="2").ready()
+    counts = tree / "counts"
+    counts.mkdir()
+    service = await start(WORKERS="2", PROMETHEUS_MULTIPROC_DIR=str(counts)).ready()
     pids = [service.process.pid, *children(service.process.pid)]
 
     await service.end(signal.SIGKILL)
@@ -312,6 +314,7 @@ async def test_when_the_supervisor_is_killed_nobody_stays(start, tree):
     async with asyncio.timeout(30):
         while any(Path(f"/proc/{pid}").exists() for pid in pids) or redis_of(tree):
             await asyncio.sleep(0.05)
+    assert list(counts.iterdir()) == []
 
 
 async def test_workers_leave_no_files_behind(start, tree, tmp_path_factory):
