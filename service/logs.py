@@ -43,7 +43,8 @@ class Lines:
         if not self._unwritten:
             asyncio.get_running_loop().call_soon(self._flush)
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        self._unwritten.append(orjson.dumps({**facts, "event": event, "level": "info", "timestamp": now}))
+        line = {**facts, **_of_this_process, "event": event, "level": "info", "timestamp": now}
+        self._unwritten.append(orjson.dumps(line))
 
     def _flush(self) -> None:
         lines, self._unwritten = self._unwritten, []
