@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import targets
+from bench.crowd import Crowd
 from bench.ground import family, redis_on_a_port, usage_of_one
 from bench.load import Ask, Load, press
-from bench.people import Crowd
 from bench.race import WARM, figures
 from bench.targets import Held, Ours, Target, ours
 from service.settings import NAMES
@@ -22,7 +22,7 @@ WORKERS = (1, 2)
 def with_users(home: Path, rounds: int, seconds: int, users: tuple[int, ...] = USERS) -> dict[str, Any]:
     """For each number of users, each with a session: the figures with a thousand live tokens, and with many.
 
-    The Redis writes no file here, since a million users arrive in half a minute; nothing is written while it is timed.
+    The Redis writes no file here, since a million users arrive at once; nothing is written while it is timed.
     """
     found: dict[str, Any] = {}
     inner = home / "users"

@@ -44,6 +44,11 @@ class Load:
     used: Mapping[str, float] = field(default_factory=dict)
     waited: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def granted(self) -> float:
+        """Answers in a second that were no refusals."""
+        return (self.answers - self.refused) / self.seconds
+
     def each(self, who: str) -> float:
         """Microseconds of a core for each answer."""
         return self.used[who] / self.answers * 1e6
@@ -99,10 +104,11 @@ def press(
     seconds: int,
     watched: Mapping[str, int],
     connections: int = CONNECTIONS,
+    losses: bool = False,
 ) -> Load:
     """Load for some seconds, and what the watched processes (by pid), with all their children, used meanwhile."""
     before, wrk = {who: usage(pid) for who, pid in watched.items()}, _ended()
-    load = finish(start(port, ask, seconds, connections), ask, seconds)
+    load = finish(start(port, ask, seconds, connections), ask, seconds, losses)
     after, used = {who: usage(pid) for who, pid in watched.items()}, {"wrk": _ended() - wrk}
     used |= {who: after[who][0] - before[who][0] for who in watched}
     return replace(load, used=used, waited={who: after[who][1] - before[who][1] for who in watched})

@@ -9,16 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 from aiohttp import web
 
-from bench import plots, report, targets
-from bench.ground import BenchError, family, processor, running
+from bench import people, plots, report, targets
+from bench.crowd import Crowd
+from bench.ground import BenchError, family, private_redis, processor, running
 from bench.load import Ask, press
 from bench.people import email
 from bench.race import WORKS
 from bench.targets import FOLDER, PEERS, Target
+from service.errors import TokenRevoked
+from service.sessions.families import EndReason
 from service.settings import ROOT
 from tests.conftest import in_ci
 
@@ -112,6 +116,28 @@ def test_processor_time_counts_the_children_of_a_process(tmp_path):
             os.kill(child, signal.SIGKILL)
 
     assert used >= 0.5
+
+
+def test_copies_of_a_person_are_people_whose_tokens_are_good_and_can_be_ended():
+    async def look() -> list[int]:
+        async with people.parts_of(settings) as its:
+            holders = [await its.check.principal(token) for token in tokens]
+            await its.families.end(holders[2].user_id, holders[2].session_id, EndReason.LOGOUT)
+            for index, token in enumerate(tokens):
+                with pytest.raises(TokenRevoked) if index == 2 else nullcontext():
+                    await its.check.principal(token)
+            counts = await its.directory.counts(0, ())
+            return [len({holder.user_id for holder in holders}), counts.users, counts.sessions]
+
+    with private_redis() as url:
+        settings = targets.settings_of_ours(url, False)
+        crowd = Crowd(settings)
+        crowd.grow(3, 1)
+        tokens = crowd.grow(1000, 10)
+
+        seen = asyncio.run(look())
+
+    assert seen == [10, 1000, 999]
 
 
 def test_the_page_keeps_what_was_written_by_hand(tmp_path):
