@@ -77,7 +77,7 @@ UPKEEP_SOON = 0.5  # seconds, while Redis is away
 def assemble(settings: Settings, topology: Topology, passwords: Passwords | None = None) -> Parts:
     """All parts, joined; raises `SettingsError` for a table or a key file that cannot be used."""
     vault, clock, roles = Vault(settings.secrets), Clock(), Roles.load()
-    store = Store(topology, settings.redis_wait_replicas)
+    store = Store(topology, settings.redis_wait_replicas, tracked=settings.revocation == "tracked")
     lookups, directory, audit = Lookups(store, vault), Directory(store), Audit(store, clock)
     users, families = Users(store, clock, lookups), Families(store, clock, settings)
     keys, refresh_tokens = Keys(store, clock, vault, audit, settings), RefreshTokens(vault)

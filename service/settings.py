@@ -208,6 +208,7 @@ class Settings(BaseModel):
     redis_url: SecretStr | None = None
     redis_wait_replicas: int = Field(0, ge=0, le=16)
     redis_allow_unsafe: Switch = False
+    revocation: Annotated[Literal["strict", "tracked"], BeforeValidator(lambda v: str(v).lower())] = "strict"
 
     auth_secret: SecretStr = SecretStr("")
     auth_secret_previous: Annotated[tuple[SecretStr, ...], BeforeValidator(_words)] = ()

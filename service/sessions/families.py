@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from service import metrics
 from service.accounts.directory import Directory
@@ -127,8 +127,7 @@ class Session:
         return device(self.user_agent)
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """What decides whether an access token is still good, read in one look."""
 
     live: bool
@@ -298,9 +297,13 @@ class Families:
                 sessions.append(session)
         return sorted(sessions, key=lambda session: session.last_used_at, reverse=True)
 
-    async def standing(self, user_id: str, session_id: str, jti: str) -> Standing:
-        """Whether the session lives, the token is revoked, and the account unchanged: one HMGET, no more."""
-        return self._standing(await self._store.glance(*_looking(user_id, session_id, jti)))
+    async def standing(self, user_id: str, session_id: str, jti: str, lately: bool = False) -> Standing:
+        """Whether the session lives, the token is revoked, and the account unchanged: one HMGET, no more.
+
+        `lately`: with `REVOCATION=tracked`, what was so two seconds ago will do. Time is of now in any case.
+        """
+        look = self._store.recall if lately else self._store.glance
+        return self._standing(await look(*_looking(user_id, session_id, jti)))
 
     async def standing_and(self, user_id: str, session_id: str, jti: str, beside: Command) -> tuple[Standing, Any]:
         """The same, and the reply to another read of the user, which comes after it in the same round trip."""

@@ -7,6 +7,7 @@ or a Cluster, is in `REDIS_URL` (`address.py`) and known to nobody else. From ab
     topology.py  which server answers for which key, and how a change of that is learned
     node.py      one server: its connections, its breaker, and who it says it is
     wire.py      the connection to a server that calls share
+    memory.py    what Redis has said and promises to tell changes of
     commands.py  what can be said: commands and Lua scripts
 """
 

@@ -42,7 +42,11 @@ def repeatable(command: Command) -> bool:
 
 def slot_of(command: Command) -> int | None:
     """The hash slot of a command's key, as a Cluster counts them; `None` for a command about no key."""
-    name = command[0]
-    if name in _KEYLESS:
+    if command[0] in _KEYLESS:
         return None
-    return key_slot(str(command[3 if name == "EVALSHA" else 1]).encode())
+    return key_slot(key_of(command).encode())
+
+
+def key_of(command: Command) -> str:
+    """The key that a command is about, which is one that has a key."""
+    return str(command[3 if command[0] == "EVALSHA" else 1])

@@ -18,6 +18,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from service import metrics
 from service.store.address import Address, Host
 from service.store.commands import Command, script_of
+from service.store.memory import Memory
 from service.store.wire import WORDS, Wire
 
 log = structlog.get_logger("service.store")
@@ -42,6 +43,10 @@ class Failed(Exception):
         self.final = final
         self.shed = shed
         self.unseen = unseen
+
+
+class NoMaster(RedisConnectionError):
+    """The server at the other end is a replica."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,11 @@ class Node:
         """Whether another server is about to take its place."""
         return time.monotonic() < self.leaving_until
 
-    async def send(self, commands: tuple[Command, ...], within: float = ANSWER) -> list[Any]:
-        """The replies in order, those that are errors too; raises `Failed` if there are none in time (seconds)."""
+    async def send(self, commands: tuple[Command, ...], within: float = ANSWER, keep: bool = False) -> list[Any]:
+        """The replies in order, those that are errors too; raises `Failed` if there are none in time (seconds).
+
+        `keep` allows the reply to a single command to be kept in memory.
+        """
         if self._breaker.open:
             self._see_that_it_is_probed()
             self._shed.inc()
@@ -120,7 +128,7 @@ class Node:
             )
         if self.demoted or self.leaving:
             raise Failed(ReadOnlyError(f"{self.name} is no master any more"), unseen=True)
-        return await self._ask(commands, within)
+        return await self._ask(commands, within, keep)
 
     async def identify(self) -> Identity | None:
         """Who the server is now; `None` where it does not tell. Raises `Failed` when it does not answer."""
@@ -131,10 +139,20 @@ class Node:
             str(server.get("run_id", "")), str(replication.get("role", "")), str(server.get("redis_mode", ""))
         )
 
-    async def drop(self) -> None:
-        """Close the connections that nobody uses: they lead to a server that has another role now."""
+    def remember(self, memory: Memory | None) -> None:
+        """Keep in this memory what Redis promises to tell changes of."""
+        if self._wire:
+            self._wire.memory = memory
+            self._wire.drop()
+
+    def leave(self) -> None:
+        """Say nothing more on the shared connection, and believe nothing more that was heard on it."""
         if self._wire:
             self._wire.drop()
+
+    async def drop(self) -> None:
+        """Close the connections that nobody uses: they lead to a server that has another role now."""
+        self.leave()
         await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
@@ -146,7 +164,7 @@ class Node:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
-    async def _ask(self, commands: tuple[Command, ...], within: float) -> list[Any]:
+    async def _ask(self, commands: tuple[Command, ...], within: float, keep: bool = False) -> list[Any]:
         began = time.monotonic()
         wire = self._wire
         if wire is not None:
@@ -161,7 +179,7 @@ class Node:
                     replies = await self._pipeline(commands)
                 self._took(time.monotonic() - began)
             else:
-                replies = await wire.send(commands, within)
+                replies = await wire.send(commands, within, keep)
             for reply in replies:
                 if isinstance(reply, Exception):
                     replies = await self._mended(commands, replies, within - (time.monotonic() - began))
@@ -172,6 +190,8 @@ class Node:
             # lost that many shared, it is the loss of one.
             if within > ANSWER / 2 and "No connection available" not in str(error) and not self._is_mourned(line):
                 self._failed(began)
+            if isinstance(error, NoMaster):
+                self.leave()  # the shared connection leads to the same server, and was made when it was a master
             raise Failed(error) from error
         self._breaker.succeeded()
         return replies
@@ -186,6 +206,7 @@ class Node:
         if self._breaker.failed(began):
             self._opened.inc()
             log.warning("store.given_up", server=self.name)
+            self.leave()
             self._see_that_it_is_probed()
 
     def _see_that_it_is_probed(self) -> None:
@@ -272,4 +293,4 @@ async def _greet_master(connection: Any) -> None:
     except ResponseError:
         return  # not for us to ask, or unknown there: then the first write tells
     if role != "master":
-        raise RedisConnectionError(f"it is no master but a {role}")
+        raise NoMaster(f"it is no master but a {role}")

@@ -22,7 +22,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +32,8 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, ResponseEr
 
 from service import metrics
 from service.errors import StoreUnavailable
-from service.store.commands import READS, Command, repeatable, slot_of
+from service.store.commands import READS, Command, key_of, repeatable, slot_of
+from service.store.memory import Memory
 from service.store.node import ANSWER, Failed, Identity, Node
 from service.store.topology import Cluster, Topology
 
@@ -125,8 +126,11 @@ class _Errand:
 class Store:
     """Says commands to Redis, whatever Redis is."""
 
-    def __init__(self, topology: Topology, wait_replicas: int = 0) -> None:
+    def __init__(self, topology: Topology, wait_replicas: int = 0, tracked: bool = False) -> None:
         self._topology = topology
+        self._memory = Memory() if tracked else None
+        if self._memory is not None:
+            topology.remember(self._memory)
         self._wait_replicas = wait_replicas
         self._glances: list[_Glance] = []
         self._flights: set[asyncio.Task[None]] = set()
@@ -156,12 +160,18 @@ class Store:
         """
         # As `_waiting` does, which costs as much as the rest.
         left, began = _left.get(), time.monotonic()
+        aside = tuple(aside)
         errand = _Errand(began + (2 * ANSWER if left is None else left.seconds), durable, once, apart)
         try:
-            replies = await self._deliver(commands, tuple(aside), errand)
+            replies = await self._deliver(commands, aside, errand)
         finally:
             if left is not None:
                 left.seconds -= time.monotonic() - began
+            if self._memory is not None:
+                # Whatever came of them: Redis may have done it, and tells us only after it has told the caller.
+                for command in (*commands, *aside):
+                    if command[0] not in READS:
+                        self._memory.wrote(key_of(command))
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -171,14 +181,26 @@ class Store:
         """Send one command."""
         return (await self.run(command, durable=durable, once=once))[0]
 
-    async def glance(self, *command: Any) -> Any:
+    def glance(self, *command: Any) -> Coroutine[Any, Any, Any]:
         """A read that shares its round trip with every other glance of this turn of the event loop."""
+        return self._glance(command)
+
+    async def recall(self, *command: Any) -> Any:
+        """A glance; where changes are tracked its reply may be from memory: up to 2 s old, older than no own change."""
+        if self._memory is None:
+            return await self._glance(command)
+        if (reply := self._memory.recall(command)) is None:
+            reply = await self._glance(command, keep=True)
+        return reply
+
+    async def _glance(self, command: Command, keep: bool = False) -> Any:
         failed = None
         node = self._topology.node(slot_of(command) if self._topology.spread else None)
         if node is not None and node.shared:
             left, began = _left.get(), time.monotonic()
             try:
-                (reply,) = await node.send((command,), ANSWER if left is None else min(ANSWER, left.seconds))
+                within = ANSWER if left is None else min(ANSWER, left.seconds)
+                (reply,) = await (node.send((command,), within, keep) if keep else node.send((command,), within))
                 if not isinstance(reply, Exception):
                     return reply
             except Failed as failure:

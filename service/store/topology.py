@@ -14,6 +14,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from service.store.address import Address, Host
+from service.store.memory import Memory
 from service.store.node import CONNECT, Failed, Node, client
 
 log = structlog.get_logger("service.store")
@@ -40,6 +41,13 @@ class Topology(ABC):
         self._looking: asyncio.Task[None] | None = None
         self._looked = 0.0
         self._closing: set[asyncio.Task[None]] = set()
+        self._memory: Memory | None = None
+
+    def remember(self, memory: Memory) -> None:
+        """Keep in this memory what the servers promise to tell changes of."""
+        self._memory = memory
+        for node in self.nodes():
+            node.remember(memory)
 
     @abstractmethod
     def node(self, slot: int | None) -> Node | None:
@@ -70,6 +78,11 @@ class Topology(ABC):
 
     @abstractmethod
     async def _look(self) -> None: ...
+
+    def _make(self, redis: Redis, host: Host) -> Node:
+        node = Node(redis, f"{host[0]}:{host[1]}", self.kind)
+        node.remember(self._memory)
+        return node
 
     def _let_go(self, node: Node) -> None:
         """Close a server's connections while others go on."""
@@ -149,7 +162,7 @@ class Sentinels(Topology):
             return
         log.info("store.master", host=where[0], port=where[1], before=self._where)
         former, self._where = self._master, where
-        self._master = Node(client(self._address.options, where, only_master=True), f"{where[0]}:{where[1]}", self.kind)
+        self._master = self._make(client(self._address.options, where, only_master=True), where)
         self.changed.set()
         if former:
             self._let_go(former)
@@ -184,6 +197,7 @@ class Sentinels(Topology):
         log.info("store.failover", told=event)
         if self._master and event != _SWITCHED:
             self._master.leaving_until = time.monotonic() + _PROMOTED_WITHIN if event in _PROMOTING else 0.0
+            self._master.leave()
         if event not in _PROMOTING:
             self._looked = 0.0
             self.changed.set()
@@ -234,12 +248,13 @@ class Cluster(Topology):
         if not host[0] and teller:
             host = (teller.name.rpartition(":")[0], host[1])
         if host not in self._nodes:
-            self._nodes[host] = Node(client(self._address.options, host), f"{host[0]}:{host[1]}", self.kind)
+            self._nodes[host] = self._make(client(self._address.options, host), host)
         return self._nodes[host]
 
     def moved(self, slot: int, host: Host, teller: Node | None = None) -> Node:
         """Another server answers for this slot from now on."""
         self._slots[slot] = node = self.at(host, teller)
+        self._forget()
         self.changed.set()
         return node
 
@@ -295,9 +310,16 @@ class Cluster(Topology):
         if masters != self._masters:
             log.info("store.cluster", masters=[node.name for node in masters])
             self.changed.set()
+        if slots != self._slots:
+            self._forget()
         self._slots, self._masters = slots, masters
         for host in [host for host, node in self._nodes.items() if node.given_up and node not in masters]:
             self._let_go(self._nodes.pop(host))
+
+    def _forget(self) -> None:
+        """What was heard of a slot when it was here or there may not be told of any more."""
+        if self._memory is not None:
+            self._memory.clear()
 
 
 def reach(url: str) -> Topology:

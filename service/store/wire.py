@@ -9,21 +9,29 @@ the library translates.
 
 A call that is cancelled or whose time is up leaves its place, so that its reply goes to nobody. A connection on which
 time has run out, or on which nothing at all is heard, is not used for new calls; those under way may still hear.
+
+With a `Memory` the connection is also the one on which Redis tells of changes (`CLIENT TRACKING`), of those keys alone
+that were asked for with `keep`.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import hiredis
+import structlog
 from redis._parsers import BaseParser
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ResponseError
 
 from service.store.commands import Command
+from service.store.memory import BEAT, TRUSTED, Memory
+
+log = structlog.get_logger("service.store")
 
 WORDS = frozenset({
     "ASKING", "DEL", "EVALSHA", "EXISTS", "GET", "HGET", "HGETALL", "HMGET", "SADD", "SREM", "ZADD", "ZREM",
@@ -32,13 +40,16 @@ WORDS = frozenset({
 MOST = 10_000  # calls under way on one connection
 _TICK = 0.05  # seconds by which a call may be told late that its time is up
 
+_PING: tuple[Command, ...] = (("PING",),)
+_TRACK: Command = ("CLIENT", "TRACKING", "ON", "OPTIN")
+_KEEP: Command = ("CLIENT", "CACHING", "YES")  # tell us of changes of what the next command reads
 _MORE = object()  # what the reader gives when it has no whole reply
 
 
 class _Call:
     """Some commands, and their replies as they come."""
 
-    __slots__ = ("began", "missing", "packed", "replied", "replies", "sent", "until")
+    __slots__ = ("began", "keep", "missing", "packed", "replied", "replies", "sent", "until")
 
     def __init__(self, packed: list[bytes], replied: "asyncio.Future[list[Any]]", began: float, until: float) -> None:
         self.packed = packed
@@ -48,17 +59,20 @@ class _Call:
         self.began = began  # monotonic, in seconds, as the others
         self.until = until
         self.sent = 0.0  # set for the last call of a write
+        self.keep: tuple[Command, int] | None = None  # what is asked, and the number of our changes then
 
 
 class _Line(asyncio.Protocol):
     """A connection that the library has made, for as long as it lasts."""
 
-    def __init__(self, made: AbstractConnection, wire: "Wire") -> None:
+    def __init__(self, made: AbstractConnection, wire: "Wire", memory: Memory | None) -> None:
+        self.as_of = -math.inf  # monotonic, in seconds: whatever Redis had to tell then has been heard
         self.spent = False  # nothing new is said on it
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unsent: list[_Call] = []
         self._sent: deque[_Call] = deque()
         self._wire = wire
+        self._memory = memory  # that of what Redis tells changes of on this connection
         self._made = made  # it would close the transport when nobody has it any more
         self._loop = asyncio.get_running_loop()
         self._transport: Any = made._writer.transport  # type: ignore[union-attr]
@@ -73,21 +87,33 @@ class _Line(asyncio.Protocol):
         self._open = True
         self._heard = 0.0  # monotonic, in seconds
         self._timer: asyncio.TimerHandle | None = None
+        self._beating: asyncio.TimerHandle | None = None
         self._transport.set_protocol(self)
+        if memory is not None:
+            self._beat()
 
     @property
     def busy(self) -> int:
         """Calls under way."""
         return len(self._sent) + len(self._unsent)
 
-    def say(self, commands: tuple[Command, ...], within: float) -> "asyncio.Future[list[Any]]":
+    @property
+    def current(self) -> bool:
+        """Whether all that changed up to `TRUSTED` seconds ago has been told here."""
+        return not self.spent and time.monotonic() - self.as_of <= TRUSTED
+
+    def say(self, commands: tuple[Command, ...], within: float, keep: bool = False) -> "asyncio.Future[list[Any]]":
         """The replies in time (seconds), or `TimeoutError`, or the library's `ConnectionError`."""
         packed = [hiredis.pack_command(command) for command in commands]
         replied: asyncio.Future[list[Any]] = self._loop.create_future()
         now = time.monotonic()
         if not self._unsent:
             self._loop.call_soon(self._write)
-        self._unsent.append(_Call(packed, replied, now, now + within))
+        self._unsent.append(call := _Call(packed, replied, now, now + within))
+        if keep and self._memory is not None:
+            packed.insert(0, hiredis.pack_command(_KEEP))
+            call.missing += 1
+            call.keep = commands[0], self._memory.changes
         if self._timer is None:
             self._timer = self._loop.call_later(_TICK, self._tick)
         return replied
@@ -108,8 +134,9 @@ class _Line(asyncio.Protocol):
         self._wire.leave(self)
         self._transport.abort()
         self._made._reader = self._made._writer = None  # else the library would say that nobody has closed it
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._beating):
+            if timer:
+                timer.cancel()
         calls = [*self._sent, *self._unsent]
         self._sent.clear()
         self._unsent.clear()
@@ -134,6 +161,7 @@ class _Line(asyncio.Protocol):
             if reply is _MORE:
                 break
             if type(reply) is hiredis.PushNotification:
+                self._hear(reply)
                 continue
             if not calls:
                 self.give_up(RedisConnectionError, "Redis said what nobody had asked for")
@@ -146,6 +174,9 @@ class _Line(asyncio.Protocol):
             calls.popleft()
             if call.sent:
                 self._wire.took(now - call.sent)
+                self.as_of = call.sent
+            if call.keep is not None:
+                self._keep(call, call.keep)
             if not call.replied.done():
                 call.replied.set_result(call.replies)
         if self.spent:
@@ -163,6 +194,28 @@ class _Line(asyncio.Protocol):
         self._full = False
         if self._unsent:
             self._write()
+
+    def _hear(self, told: list[Any]) -> None:
+        """What Redis says unasked: which keys have changed, or that all have."""
+        if self._memory is None or told[0] != "invalidate":
+            return
+        if told[1] is None:
+            self._memory.clear()
+            return
+        for key in told[1]:
+            self._memory.forget(key)
+
+    def _keep(self, call: _Call, keep: tuple[Command, int]) -> None:
+        promised, reply = call.replies
+        del call.replies[0]
+        if promised == "OK" and not isinstance(reply, Exception) and self._memory is not None and not self.spent:
+            self._memory.keep(keep[0], reply, self, keep[1])
+
+    def _beat(self) -> None:
+        """Ask something, so that silence is told from peace."""
+        self._beating = self._loop.call_later(BEAT, self._beat)
+        if not self.spent:
+            self.say(_PING, self._wire.answer).add_done_callback(_unheard)
 
     def _write(self) -> None:
         if self._full or not self._open:
@@ -198,8 +251,11 @@ class _Line(asyncio.Protocol):
 class Wire:
     """The shared connection to one server, made when it is needed, and again when it was lost.
 
-    `answer` is how long a call may take, in seconds; `took` is told how long each round trip took.
+    `answer` is how long a call may take, in seconds; `took` is told how long each round trip took. With a `memory`
+    Redis is asked to tell of changes; where it does not, nothing is kept.
     """
+
+    memory: Memory | None = None
 
     def __init__(self, connection: Callable[[], AbstractConnection], answer: float, took: Callable[[float], None]):
         self.answer = answer
@@ -215,8 +271,8 @@ class Wire:
         """The connection in use; another one after a loss, `None` between the two."""
         return self._line
 
-    async def send(self, commands: tuple[Command, ...], within: float) -> list[Any]:
-        """The replies in order, those that are refusals too.
+    async def send(self, commands: tuple[Command, ...], within: float, keep: bool = False) -> list[Any]:
+        """The replies in order, those that are refusals too. The reply to one command may be kept in memory.
 
         Raises `TimeoutError` when the time is up (seconds), `OSError` or the library's `ConnectionError`.
         """
@@ -234,7 +290,7 @@ class Wire:
             raise TimeoutError
         if line.busy >= MOST:
             raise RedisConnectionError("No connection available: too many calls are under way")
-        return await line.say(commands, within)
+        return await line.say(commands, within, keep)
 
     def drop(self) -> None:
         """Make a new connection for the next call."""
@@ -245,6 +301,8 @@ class Wire:
         """Say nothing new on this one, which is spent."""
         if self._line is line:
             self._line = None
+            if self.memory is not None:
+                self.memory.clear()
 
     async def close(self) -> None:
         """Let go of everything; who still waits hears a `ConnectionError`."""
@@ -265,7 +323,7 @@ class Wire:
                 raise RedisConnectionError("The connection was closed")
             self._connecting = asyncio.create_task(self._connect())
             # Whoever waited may have gone by then.
-            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._connecting.add_done_callback(_unheard)
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> _Line:
@@ -273,6 +331,7 @@ class Wire:
         try:
             async with asyncio.timeout(self.answer):
                 await connection.connect()
+                tracks = self.memory is not None and await _tracked(connection)
                 # What came meanwhile, the end for one, would be told to nobody.
                 if await connection._parser.can_read():
                     raise RedisConnectionError("The connection to Redis was lost at once")  # noqa: TRY301
@@ -283,7 +342,25 @@ class Wire:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._line = line = _Line(connection, self)
+        self._line = line = _Line(connection, self, self.memory if tracks else None)
         self._lines.add(line)
         line.gone.add_done_callback(lambda _: self._lines.discard(line))
         return line
+
+
+async def _tracked(connection: Any) -> bool:
+    """Have Redis tell of changes on this connection; false where it does not want to."""
+    for command in (_TRACK, _KEEP):
+        await connection.send_command(*command)
+        try:
+            await connection.read_response()
+        except ResponseError as error:
+            log.warning("store.not_tracked", reason=str(error), instead="every request asks Redis")
+            return False
+    return True
+
+
+def _unheard(done: "asyncio.Future[Any]") -> None:
+    """Whoever waited for it may have gone."""
+    if not done.cancelled():
+        done.exception()

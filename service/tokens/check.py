@@ -10,7 +10,8 @@ class Check:
     """Decides about access tokens, strictly: what was ended anywhere is refused here at once.
 
     It asks for positive state, the session, and so fails closed: an eviction, a flush or a lost write signs people
-    out, never in. The looks of concurrent requests share a round trip.
+    out, never in. The looks of concurrent requests share a round trip. With `REVOCATION=tracked` what Redis said before
+    is believed until Redis tells that it has changed, and for two seconds at most when Redis is not heard.
     """
 
     def __init__(self, tokens: AccessTokens, families: Families, users: Users) -> None:
@@ -36,7 +37,7 @@ class Check:
 
     async def still(self, principal: Principal) -> None:
         """Raise `TokenRevoked` or `TokenStale` unless what was true of this person when they came still is."""
-        standing = await self._families.standing(principal.user_id, principal.session_id, principal.jti)
+        standing = await self._families.standing(principal.user_id, principal.session_id, principal.jti, lately=True)
         _decide(principal, standing)
 
 

@@ -70,12 +70,12 @@ class Proxy:
         self.lost = 0
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)  # before the task begins: `stop` may come first
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         redis: asyncio.StreamWriter | None = None
         answers: asyncio.Task[None] | None = None
         losing = asyncio.Event()

@@ -27,7 +27,7 @@ from tests.faults.proxy import Proxy
 @pytest.fixture(autouse=True)
 def patience_of_node(monkeypatch) -> None:
     """As `bounds_of_redis`: wide, and a test about silence says how long it is."""
-    monkeypatch.setattr(Node.send, "__defaults__", (30.0,))
+    monkeypatch.setattr(Node.send, "__defaults__", (30.0, False))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def hurry(monkeypatch) -> Callable[[Node, float], None]:
 
     def hurried(node: Node, seconds: float) -> None:
         node._wire.answer = seconds
-        monkeypatch.setattr(Node.send, "__defaults__", (seconds,))
+        monkeypatch.setattr(Node.send, "__defaults__", (seconds, False))
         for module in ("node", "store"):
             monkeypatch.setattr(f"service.store.{module}.ANSWER", seconds)
 
@@ -584,3 +584,16 @@ def test_without_resp3_or_in_memory_nothing_is_shared(redis_server):
     assert not Node(connect(redis_server.url + "?protocol=2")).shared
     assert not Node(fakeredis.FakeAsyncRedis()).shared
     assert Node(connect(redis_server.url)).shared
+
+
+async def test_a_connection_from_before_a_change_of_roles_is_left_when_a_new_one_is_refused(another_redis):
+    server = another_redis("--port", str(port := free_port()))
+    store = Store(reach(f"redis://127.0.0.1:{port}"))
+    assert await store.glance("GET", "a") is None
+    server.cli("REPLICAOF", "127.0.0.1", free_port())
+
+    await store.look_around()  # there is no pooled connection yet
+
+    with pytest.raises(StoreUnavailable):
+        await store.glance("GET", "a")
+    await store.close()
