@@ -8,7 +8,7 @@ after the reply and in order, and then it is forgotten. It is not believed any m
   question had been told before its answer, so nothing that is older than `TRUSTED` is ever passed over: not while Redis
   stands still, not while a cable is pulled, not while this process itself was asleep;
 - when this instance itself has written to the key, from the moment it knows;
-- when the slots of a Cluster have moved.
+- when the slots of a Cluster have moved, or a server refuses to answer for a key that was read there.
 """
 
 from collections import OrderedDict
@@ -83,5 +83,8 @@ class Memory:
             _, self._floor = self._changed.popitem(last=False)
 
     def clear(self) -> None:
-        """Nothing is known any more."""
+        """Nothing is known any more, and nothing that is on its way to us."""
         self._kept.clear()
+        self._changed.clear()
+        self._changes += 1
+        self._floor = self._changes

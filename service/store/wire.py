@@ -28,7 +28,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 
-from service.store.commands import Command
+from service.store.commands import Command, key_of
 from service.store.memory import BEAT, TRUSTED, Memory
 
 log = structlog.get_logger("service.store")
@@ -40,7 +40,6 @@ WORDS = frozenset({
 MOST = 10_000  # calls under way on one connection
 _TICK = 0.05  # seconds by which a call may be told late that its time is up
 
-_PING: tuple[Command, ...] = (("PING",),)
 _TRACK: Command = ("CLIENT", "TRACKING", "ON", "OPTIN")
 _KEEP: Command = ("CLIENT", "CACHING", "YES")  # tell us of changes of what the next command reads
 _MORE = object()  # what the reader gives when it has no whole reply
@@ -73,6 +72,7 @@ class _Line(asyncio.Protocol):
         self._sent: deque[_Call] = deque()
         self._wire = wire
         self._memory = memory  # that of what Redis tells changes of on this connection
+        self._witness = ""  # a key that was read here to be kept
         self._made = made  # it would close the transport when nobody has it any more
         self._loop = asyncio.get_running_loop()
         self._transport: Any = made._writer.transport  # type: ignore[union-attr]
@@ -210,12 +210,20 @@ class _Line(asyncio.Protocol):
         del call.replies[0]
         if promised == "OK" and not isinstance(reply, Exception) and self._memory is not None and not self.spent:
             self._memory.keep(keep[0], reply, self, keep[1])
+            self._witness = key_of(keep[0])
 
     def _beat(self) -> None:
-        """Ask something, so that silence is told from peace."""
+        """Ask something, so that silence is told from peace; and for a key, so that a refusal is too."""
         self._beating = self._loop.call_later(BEAT, self._beat)
         if not self.spent:
-            self.say(_PING, self._wire.answer).add_done_callback(_unheard)
+            asked: Command = ("EXISTS", self._witness) if self._witness else ("PING",)
+            self.say((asked,), self._wire.answer).add_done_callback(self._beaten)
+
+    def _beaten(self, told: "asyncio.Future[list[Any]]") -> None:
+        """A server that has no say over its keys any more may not hear of their changes either."""
+        _unheard(told)
+        if not told.cancelled() and not told.exception() and self._witness and isinstance(told.result()[0], Exception):
+            self.retire()
 
     def _write(self) -> None:
         if self._full or not self._open:

@@ -154,6 +154,16 @@ async def test_a_reply_that_an_own_change_has_overtaken_is_not_kept():
     assert memory.recall(READ) == [None, None]
 
 
+async def test_what_was_under_way_when_everything_was_forgotten_is_not_kept():
+    memory, current = Memory(), Connection()
+    noted = memory.changes
+    memory.clear()
+
+    memory.keep(READ, ["live", None], current, noted)
+
+    assert memory.recall(READ) is None
+
+
 async def test_changes_that_are_too_many_to_note_stop_the_filling_and_not_the_truth(monkeypatch):
     monkeypatch.setattr("service.store.memory._MOST_CHANGES", 3)
     memory, current = Memory(), Connection()

@@ -566,7 +566,12 @@ def test_it_works_on_every_loop_and_every_way(another_redis, tmp_path, loop, way
     server.cli("SET", "huge", "x" * 3_000_000)
 
     async def use() -> list[Any]:
-        store = Store(reach(url))
+        store = Store(reach(url), tracked=True)
+        assert await store.recall("HMGET", "hash", "a") == [None]
+        server.cli("HSET", "hash", "a", "1")
+        async with asyncio.timeout(20):
+            while await store.recall("HMGET", "hash", "a") != ["1"]:
+                await asyncio.sleep(0.001)
         found = [len(await store.glance("GET", "huge"))]
         found += await asyncio.gather(*(store.glance("EXISTS", "huge") for _ in range(100)))
         server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

@@ -95,6 +95,30 @@ async def test_while_slots_move_an_own_change_is_seen_by_the_very_next_look(shar
     await store.close()
 
 
+async def test_a_master_that_has_been_replaced_in_its_cluster_is_not_believed(sharded):
+    """Found out by asking it: this instance does not look who serves what."""
+    store, key = Store(reach(sharded.url), tracked=True), "sessions:{replaced}"
+    await store.one(("HSET", key, "sid", "live"))
+    await until(store, key, "live")
+    master = sharded.master_of(sharded.slot_of(key))
+    replica = next(
+        node
+        for node in sharded.nodes
+        if node.info("replication")["role"] == "slave" and node.info("replication")["master_port"] == str(master.port)
+    )
+
+    assert replica.cli("CLUSTER", "FAILOVER") == "OK"
+    async with asyncio.timeout(30):
+        while master.info("replication")["role"] != "slave":
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(TRUSTED):
+        while len(store._memory):
+            await asyncio.sleep(0.01)
+
+    await until(store, key, "live")
+    await store.close()
+
+
 async def test_after_a_failover_nothing_of_the_old_master_is_believed(watched):
     """It is frozen: it can tell nobody of anything, and wakes up with what it knew."""
     store, key = Store(reach(watched.url), tracked=True), "sessions:{ada}"
