@@ -9,7 +9,9 @@ import itertools
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     report.write(results, called.into)
-    return 0
+    return 1 if results["failed"] else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -93,32 +95,44 @@ class Run:
         self._rounds: int = called.rounds
         self._few = min(called.rounds, FEW_ROUNDS)
         self._seconds: int = called.seconds
+        self._failed: list[str] = []
 
     def all(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        """Every section; one that could not be measured is told in `failed`, and the others go on."""
+        found: dict[str, Any] = {"failed": self._failed}
         if works := [work for work in WORKS if work in self._only]:
-            found["works"] = self._race(works)
+            self._add(found, "works", partial(self._race, works))
         if {"login", "connections", "storm"} & set(self._only):
-            found |= self._with_one_instance()
+            found["storm"] = {}
+            self._add(found, "", self._with_one_instance)
         if "storm" in self._only:
-            found["storm"] |= self._storms()
+            for name in self._peers:
+                self._add(found["storm"], PEERS[name].title, partial(self._storm, name))
         if "start" in self._only:
             say("from start to ready, and idle")
-            found["start"] = idle.starts(self._home, next(self._databases), self._peers, self._few)
+            url = next(self._databases)
+            self._add(found, "start", partial(idle.starts, self._home, url, self._peers, self._few))
             found["metrics"] = idle.counting()
         if "memory" in self._only:
             say("memory of Redis")
-            found["memory"] = {"bytes of a user with a session": idle.bytes_of_a_user()}
+            self._add(found, "memory", idle.bytes_of_a_user)
         if "workers" in self._only:
             say("worker processes")
-            found["workers"] = growth.with_workers(
-                self._home, next(self._databases), self._redis_pid, self._few, self._seconds
-            )
+            measuring = partial(growth.with_workers, self._home, next(self._databases), self._redis_pid)
+            self._add(found, "workers", partial(measuring, self._few, self._seconds))
         if "users" in self._only:
             say("users")
             users = growth.USERS[:-1] if self._quick else growth.USERS
-            found["users"] = growth.with_users(self._home, self._few, self._seconds, users)
+            self._add(found, "users", partial(growth.with_users, self._home, self._few, self._seconds, users))
         return found
+
+    def _add(self, found: dict[str, Any], name: str, measure: Callable[[], Any]) -> None:
+        """Measure, and keep it under the name; without one, what is found has names of its own."""
+        try:
+            found |= {name: measure()} if name else measure()
+        except BenchError as error:
+            say(f"FAILED: {error}")
+            self._failed.append(f"{name}: {str(error).partition(chr(10))[0]}")
 
     def _race(self, works: list[str]) -> dict[str, Any]:
         """Each kind of work, on every target that does it."""
@@ -133,8 +147,10 @@ class Run:
             for work in works:
                 say(WORKS[work].title)
                 entries = race.entries(work, bare, sizes[work], entered[work])
-                found[work] = race.run(entries, self._redis_pid, self._rounds, self._seconds)
-                found[work]["bare"]["size"] = sizes[work]
+                racing = partial(race.run, entries, self._redis_pid, self._rounds, self._seconds)
+                self._add(found, work, racing)
+                if work in found:
+                    found[work]["bare"]["size"] = sizes[work]
         return found
 
     def _start_instances(self, stack: ExitStack, entered: dict[str, list[Target]]) -> list[Ours]:
@@ -201,16 +217,13 @@ class Run:
                 found["storm"] = {"Gatepost": storm.verifying(instance, self._few, self._seconds)}
         return found
 
-    def _storms(self) -> dict[str, Any]:
-        """The same storm on each peer, with the hash that it has by default."""
-        found = {}
-        for name in self._peers:
-            with targets.other(self._home, PEERS[name], next(self._databases), cheap=False) as one:
-                say(f"a storm of log-ins: {one.name}")
-                one.register(storm.PEOPLE)
-                one.tokens = one.sign_in(storm.PEOPLE)
-                found[one.name] = storm.verifying(one, self._few, self._seconds)
-        return found
+    def _storm(self, name: str) -> dict[str, Any]:
+        """The same storm on a peer, with the hash that it has by default."""
+        with targets.other(self._home, PEERS[name], next(self._databases), cheap=False) as one:
+            say(f"a storm of log-ins: {one.name}")
+            one.register(storm.PEOPLE)
+            one.tokens = one.sign_in(storm.PEOPLE)
+            return storm.verifying(one, self._few, self._seconds)
 
 
 def _checked(instances: list[Ours]) -> dict[str, int]:

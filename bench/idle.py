@@ -89,10 +89,10 @@ def resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def bytes_of_a_user(users: int = 2000) -> int:
+def bytes_of_a_user() -> dict[str, int]:
     """Bytes of Redis for an account with one session."""
-    (ours,) = memory.measure(users, {"ours": OUR_CONFIGURATION}).values()
-    return int(ours["an account with a session"]["each"])
+    (ours,) = memory.measure(configurations={"ours": OUR_CONFIGURATION}, people_only=True).values()
+    return {"bytes of a user with a session": int(ours["an account with a session"]["each"])}
 
 
 def counting() -> dict[str, float]:

@@ -87,17 +87,17 @@ class Scale:
         self.rows.setdefault(name, {})["key"] = round(sum(sizes) / sum(map(count, found)))
 
 
-async def _weigh_all(url: str, settings: Settings, count: int) -> dict[str, Figures]:
+async def _weigh_all(url: str, settings: Settings, count: int, people_only: bool) -> dict[str, Figures]:
     with client(url) as asking:
         its = assemble(settings, reach(url))
         try:
             await look_after(its)
-            return await _weigh(Scale(its, asking, count), its)
+            return await _weigh(Scale(its, asking, count), its, people_only)
         finally:
             await close(its)
 
 
-async def _weigh(scale: Scale, its: Parts) -> dict[str, Figures]:
+async def _weigh(scale: Scale, its: Parts, people_only: bool) -> dict[str, Figures]:
     chance, made, opened = random.Random(1), dict[int, User](), dict[int, RefreshToken]()
 
     async def register(number: int) -> None:
@@ -145,6 +145,8 @@ async def _weigh(scale: Scale, its: Parts) -> dict[str, Figures]:
     await scale.weigh("a session", sign_in, "sessions:*")
     scale.look("  place in index:live:<part>", "index:live:*", scale.asking.zcard)
     scale.add("an account with a session", "an account", "a session")
+    if people_only:
+        return scale.rows
     await scale.weigh("its first refresh", refresh, "sessions:*")
     await scale.weigh("a second session", sign_in, "sessions:*")
     await scale.weigh("a user's first event", tell, "events:*")
@@ -167,14 +169,16 @@ def _owner(user: User, session_id: str) -> Principal:
 CONFIGURATIONS = {"config/redis.conf": OUR_CONFIGURATION, "Redis' defaults": None}
 
 
-def measure(users: int = USERS, configurations: Mapping[str, Path | None] = CONFIGURATIONS) -> Results:
-    """Bytes of Redis for each thing, under each configuration."""
+def measure(
+    users: int = USERS, configurations: Mapping[str, Path | None] = CONFIGURATIONS, people_only: bool = False
+) -> Results:
+    """Bytes of Redis for each thing, or for accounts and sessions alone, under each configuration."""
     settings, found = load({"AUTH_SECRET": SECRET}), {}
     with open(os.devnull, "w") as nowhere:
         logs.configure(settings, nowhere)  # a line for each event would be in the way
         for name, configuration in configurations.items():
             with private_redis(configuration) as url:
-                weighed = asyncio.run(_weigh_all(url, settings, users))
+                weighed = asyncio.run(_weigh_all(url, settings, users, people_only))
             found[f"Bytes of Redis with {name}, {users:,} of each"] = weighed
     return found
 

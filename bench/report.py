@@ -133,6 +133,8 @@ def write(results: dict[str, Any], into: Path) -> None:
 
 def _sections(results: dict[str, Any], into: Path) -> Iterator[str]:
     yield _about(results["about"])
+    if failed := results.get("failed"):
+        yield "Could not be measured:\n\n" + "\n".join(f"- {one}" for one in failed)
     yield _goals(results)
     if works := results.get("works"):
         yield "### Side by side\n\nServer CPU for each request, as a multiple of the bare handler's.\n\n" + _overview(
