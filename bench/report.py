@@ -147,7 +147,7 @@ def _sections(results: dict[str, Any], into: Path) -> Iterator[str]:
         }
         if panels:
             (into / RATIOS).write_text(plots.bars(panels))
-            yield f"![The same as bars]({RATIOS})"
+            yield f"![The same as bars, cut off at 12]({RATIOS})"
         for work, rows in works.items():
             yield f"### {WORKS[work].title}\n\nThe bare handler answers {rows['bare']['size']} bytes.\n\n{_race(rows)}"
         yield _logging(results)
