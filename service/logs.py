@@ -64,14 +64,16 @@ class Lines:
             self._stream.flush()
 
 
+tells_requests = True  # whether `LOG_LEVEL` lets lines of single requests through
 lines: Lines | None = None  # there are none where requests are logged on the common way
 
 
 def configure(settings: Settings, stream: TextIO = sys.stdout) -> None:
     """Send every log line, those of the libraries too, through one pipe."""
-    global lines
+    global lines, tells_requests
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    lines = Lines(stream) if settings.log_format == "json" and level <= logging.INFO else None
+    tells_requests = level <= logging.INFO
+    lines = Lines(stream) if settings.log_format == "json" and tells_requests else None
     structlog.configure(
         processors=[
             _with_origin,

@@ -15,6 +15,11 @@ log = structlog.get_logger("service.access")
 class AccessLog(AbstractAccessLogger):
     """Health checks and Prometheus are left out: they would be most of the log."""
 
+    @property
+    def enabled(self) -> bool:
+        """Whether `LOG_LEVEL` lets these lines through; where it does not, nothing is put together for them."""
+        return logs.tells_requests
+
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         request_id = request.get(REQUEST_ID)
         if request_id is None or not isinstance(request, web.Request) or request.path in ALWAYS_ANSWERED:
