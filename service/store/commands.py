@@ -14,7 +14,7 @@ READS = frozenset(
     | {"SCAN", "SSCAN", "ZSCAN", "ZSCORE", "ZCARD", "ZCOUNT", "ZRANGE", "SCARD", "SISMEMBER", "SRANDMEMBER"}
     | {"LRANGE", "XRANGE", "XREVRANGE", "XLEN"}
 )
-_IDEMPOTENT = frozenset({"ZADD", "ZREM", "ZREMRANGEBYSCORE", "SADD", "SREM", "DEL"})
+_REPEATABLE = READS | {"EVALSHA", "ZADD", "ZREM", "ZREMRANGEBYSCORE", "SADD", "SREM", "DEL"}
 _SCRIPTS: dict[str, "Script"] = {}
 
 
@@ -37,7 +37,7 @@ def script_of(command: Command) -> Script:
 
 def repeatable(command: Command) -> bool:
     """Whether it may run twice: reads, and scripts, which are all written so that a second run changes nothing."""
-    return command[0] == "EVALSHA" or command[0] in READS or command[0] in _IDEMPOTENT
+    return command[0] in _REPEATABLE
 
 
 def slot_of(command: Command) -> int | None:

@@ -179,7 +179,7 @@ class Node:
                     replies = await self._pipeline(commands)
                 self._took(time.monotonic() - began)
             else:
-                replies = await wire.send(commands, within, keep)
+                replies = await (wire.say(commands, within, keep) or wire.send(commands, within, keep))
             for reply in replies:
                 if isinstance(reply, Exception):
                     replies = await self._mended(commands, replies, within - (time.monotonic() - began))

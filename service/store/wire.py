@@ -279,6 +279,13 @@ class Wire:
         """The connection in use; another one after a loss, `None` between the two."""
         return self._line
 
+    def say(self, commands: tuple[Command, ...], within: float, keep: bool) -> "asyncio.Future[list[Any]] | None":
+        """As `send`, where nothing has to be waited for first; `None` where something has."""
+        line = self._line
+        if line is None or within <= 0 or line.busy >= MOST or not commands:
+            return None
+        return line.say(commands, within, keep)
+
     async def send(self, commands: tuple[Command, ...], within: float, keep: bool = False) -> list[Any]:
         """The replies in order, those that are refusals too. The reply to one command may be kept in memory.
 
