@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 import orjson
@@ -574,5 +575,6 @@ def _ms(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
+@lru_cache(maxsize=8192)  # whoever asks for their account asks again
 def _time(ms: str) -> datetime:
     return datetime.fromtimestamp(int(ms) / 1000, UTC)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -30,6 +31,7 @@ def accepted() -> web.Response:
     return Answer(status=202)
 
 
+@lru_cache(maxsize=8192)
 def moment(time: datetime | None) -> str | None:
     """A time as RFC 3339 in UTC, to the millisecond."""
     if time is None:
