@@ -7,9 +7,10 @@ nobody writes a line of their own into the log.
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
@@ -28,13 +29,28 @@ def name_worker(number: int) -> None:
     _of_this_process["worker"] = number
 
 
+class Output:
+    """Where lines go. One that cannot be written, for the disk is full or its reader gone, is lost and fails nobody."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 class Lines:
     """JSON lines of requests, by a way of their own: those of one turn of the event loop are written together.
 
     There is one for every request, and on the common way it would cost as much as the rest of the answer.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Output) -> None:
         self._stream = stream
         self._unwritten: list[bytes] = []
 
@@ -72,8 +88,9 @@ def configure(settings: Settings, stream: TextIO = sys.stdout) -> None:
     """Send every log line, those of the libraries too, through one pipe."""
     global lines, tells_requests
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    output = Output(stream)
     tells_requests = level <= logging.INFO
-    lines = Lines(stream) if settings.log_format == "json" and tells_requests else None
+    lines = Lines(output) if settings.log_format == "json" and tells_requests else None
     structlog.configure(
         processors=[
             _with_origin,
@@ -83,7 +100,8 @@ def configure(settings: Settings, stream: TextIO = sys.stdout) -> None:
             *_renderers(settings.log_format, stream.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),  # a line is one write, and stays whole among others
+        # A line is one write, and stays whole among those of others.
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, output)),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()

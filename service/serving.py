@@ -222,7 +222,8 @@ async def _serve(its: Parts, runner: web.AppRunner, leave: _Leave, place: Place 
     if place:
         place.up()
     if welcomes:
-        print(WELCOME.format(url=settings.public_url), flush=True)
+        with suppress(OSError):  # nobody reads it
+            print(WELCOME.format(url=settings.public_url), flush=True)
     await leave.asked.wait()
     log.info("stopping", drain_seconds=settings.drain_seconds.total_seconds())
     its.state.draining = True

@@ -283,8 +283,11 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, var: Path = R
     mistakes = [_unknown(name) for name in in_file if _looks_like_ours(name) and name not in NAMES]
     filled = {name: value.strip() for name, value in {**in_file, **environ}.items() if value and value.strip()}
     given: dict[str, Any] = {name.lower(): value for name, value in filled.items() if name in NAMES}
-    if "WEB_CONCURRENCY" in filled:  # what platforms that read a Procfile call it
-        given.setdefault("workers", filled["WEB_CONCURRENCY"])
+    if "WORKERS" not in filled and (workers := filled.get("WEB_CONCURRENCY")):  # its name where a Procfile is read
+        if workers.isdecimal():
+            given["workers"] = workers
+        else:
+            mistakes.append("WEB_CONCURRENCY must be a whole number")
     given["oidc"], unusable = _openid_clients(filled)
     settings, refused = _parse(given)
     mistakes += unusable + refused

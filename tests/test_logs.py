@@ -40,7 +40,9 @@ class Journey:
         return [line for line in self.events if line["event"] == event]
 
 
-def start(redis: RedisServer, directory: Path, log_format: str) -> tuple[subprocess.Popen[bytes], str, Path]:
+def start(
+    redis: RedisServer, directory: Path, log_format: str, output: Path | None = None
+) -> tuple[subprocess.Popen[bytes], str, Path]:
     port = free_port()
     environ = {
         "PATH": os.environ["PATH"],
@@ -53,7 +55,7 @@ def start(redis: RedisServer, directory: Path, log_format: str) -> tuple[subproc
         "REFRESH_RECOVERY": "off",
         "PYTHONPATH": str(ROOT),
     }
-    output = directory / f"log.{log_format}"
+    output = output or directory / f"log.{log_format}"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "service"], cwd=directory, env=environ, stdout=file, stderr=subprocess.STDOUT
@@ -293,3 +295,28 @@ def test_a_line_with_whatever_in_it_stays_one_line():
         assert len(said.splitlines()) == 1 or log_format == "json"
         assert said.count("\n") == 1
         assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+async def test_a_log_that_takes_nothing_stops_nobody(own_redis, tmp_path, log_format):
+    process, url, _ = start(own_redis, tmp_path, log_format, Path("/dev/full"))
+    try:
+        async with ClientSession(url) as session, asyncio.timeout(60):
+            while True:
+                try:
+                    async with session.get("/ready") as answer:
+                        if answer.status == 200:
+                            break
+                except ClientError:
+                    await asyncio.sleep(0.05)
+            for _ in range(3):
+                account = {"email": EMAIL, "password": PASSWORD}
+                async with session.post("/api/auth/register", json=account, headers={"X-Auth-Mode": "token"}) as answer:
+                    assert answer.status in (201, 409)
+                async with session.get("/api/auth/me") as answer:
+                    assert answer.status == 401
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 30) in (0, 120)  # Python's own word for output that is lost
+    finally:
+        process.kill()
+        process.wait()

@@ -518,3 +518,6 @@ def test_platforms_have_a_word_of_their_own_for_workers():
     assert settings(WEB_CONCURRENCY="3").workers == 3
     assert settings(WEB_CONCURRENCY="3", WORKERS="2").workers == 2
     assert settings().workers == 1
+    with pytest.raises(SettingsError, match="WEB_CONCURRENCY must be a whole number"):
+        settings(WEB_CONCURRENCY="auto")
+    assert settings(WEB_CONCURRENCY="auto", WORKERS="2").workers == 2
