@@ -182,7 +182,7 @@ class _Argon2id:
         self._hasher = PasswordHasher.from_parameters(parameters)
 
     def hash(self, password: str) -> str:
-        return self._hasher.hash(_normal(password)).replace(_LEFT_OUT, "", 1)
+        return self._hasher.hash(_normal(password)).replace(_LEFT_OUT + "$", "$", 1)
 
     def matches(self, password: str, phc: str) -> bool:
         try:
@@ -201,7 +201,8 @@ class _Argon2id:
             cost = extract_parameters(_in_full(phc))
         except InvalidHashError:
             return False
-        return cost.memory_cost <= MOST_MEMORY and cost.time_cost <= 100
+        whole = cost.salt_len > 0 and cost.hash_len > 0
+        return whole and cost.memory_cost <= MOST_MEMORY and cost.time_cost <= 100
 
 
 def _in_full(phc: str) -> str:

@@ -23,6 +23,7 @@ from service.apikeys.keys import PREFIX
 from service.client import Client
 from service.errors import Forbidden, InvalidApiKey, InvalidToken, NoToken, NotSignedIn
 from service.http.body import arrived
+from service.http.csrf import SAFE
 from service.parts import parts
 from service.settings import LOOPBACK
 from service.tokens.access import Principal
@@ -115,7 +116,7 @@ async def identify(request: web.Request, with_account: bool = False) -> Principa
     if with_account:
         found, request[_ACCOUNT] = await its.check.person(token)
     else:
-        found = await its.check.principal(token)
+        found = await its.check.principal(token, lately=request.method in SAFE)
     if bearer is None:
         its.csrf.check(request, found.session_id)
     return found

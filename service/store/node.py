@@ -197,10 +197,10 @@ class Node:
         return replies
 
     def _is_mourned(self, line: object) -> bool:
-        if line is not None and line is self._mourned:
-            return True
-        self._mourned = line
-        return False
+        if line is None or self._wire is None or line is self._wire.line:
+            return False  # it lives: what failed is the server
+        mourned, self._mourned = self._mourned, line
+        return line is mourned
 
     def _failed(self, began: float) -> None:
         if self._breaker.failed(began):

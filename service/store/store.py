@@ -355,10 +355,13 @@ class Store:
 
     def _take_off(self) -> None:
         glances, self._glances = self._glances, []
-        for some in ([each for each in glances if not each.failed], [each for each in glances if each.failed]):
-            if some:
-                self._flights.add(task := asyncio.get_running_loop().create_task(self._fly(some)))
-                task.add_done_callback(self._flights.discard)
+        together: dict[tuple[bool, ...], list[_Glance]] = {}  # what failed in the same way is asked again together
+        for glance in glances:
+            way = (glance.failed.final, glance.failed.shed, glance.failed.unseen) if glance.failed else ()
+            together.setdefault(way, []).append(glance)
+        for some in together.values():
+            self._flights.add(task := asyncio.get_running_loop().create_task(self._fly(some)))
+            task.add_done_callback(self._flights.discard)
 
     async def _fly(self, glances: list[_Glance]) -> None:
         commands = tuple(glance.command for glance in glances)

@@ -19,9 +19,12 @@ class Check:
         self._families = families
         self._users = users
 
-    async def principal(self, text: str) -> Principal:
-        """Who is asking; raises `InvalidToken`, `TokenExpired`, `TokenRevoked` or `TokenStale`."""
-        await self.still(principal := self._tokens.read(text))
+    async def principal(self, text: str, lately: bool = False) -> Principal:
+        """Who is asking; raises `InvalidToken`, `TokenExpired`, `TokenRevoked` or `TokenStale`.
+
+        `lately`: what was true two seconds ago will do, with `REVOCATION=tracked`; for what changes nothing.
+        """
+        await self.still(principal := self._tokens.read(text), lately)
         return principal
 
     async def person(self, text: str) -> tuple[Principal, User]:
@@ -35,9 +38,9 @@ class Check:
             raise InvalidToken("The account is gone")
         return principal, user
 
-    async def still(self, principal: Principal) -> None:
+    async def still(self, principal: Principal, lately: bool = False) -> None:
         """Raise `TokenRevoked` or `TokenStale` unless what was true of this person when they came still is."""
-        standing = await self._families.standing(principal.user_id, principal.session_id, principal.jti, lately=True)
+        standing = await self._families.standing(principal.user_id, principal.session_id, principal.jti, lately)
         _decide(principal, standing)
 
 
