@@ -13,7 +13,9 @@ asked answers for all. Who takes the place of one that died goes on with its cou
 
 import os
 import platform
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -255,13 +257,17 @@ def share(directory: Path, worker: int) -> None:
         # The library wants this decided before a metric is made, and ours were when nobody had read WORKERS yet.
         for each in metric._metrics.values() if metric._labelnames else (metric,):
             each._metric_init()
+        if metric is UPKEEP:
+            UPKEEP.set(time.time())  # the oldest of all counts, and a 0 would be older than any
     _together = _Together(directory)
+    _together.observe()
     _introduce()
 
 
 def forget(directory: Path, worker: int) -> None:
     """Take what that worker was at the moment out of the sums; what it had counted stays."""
-    multiprocess.mark_process_dead(worker, str(directory))  # type: ignore[no-untyped-call]
+    with suppress(OSError):  # gone already
+        multiprocess.mark_process_dead(worker, str(directory))  # type: ignore[no-untyped-call]
 
 
 def observe_process() -> None:
@@ -271,5 +277,8 @@ def observe_process() -> None:
 
 
 def written() -> bytes:
-    """All of them, of all processes, in Prometheus' text format."""
-    return _together.written() if _together else generate_latest(REGISTRY)
+    """All of them, of all processes, in Prometheus' text format; of this one, where somebody has removed the files."""
+    if _together:
+        with suppress(OSError, ValueError):
+            return _together.written()
+    return generate_latest(REGISTRY)

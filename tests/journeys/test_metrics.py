@@ -329,7 +329,6 @@ metrics.share(Path(sys.argv[2]), number)
 metrics.Meter("/here", "GET").answered(200, 0.002)
 metrics.HTTP_IN_FLIGHT.set(2)
 metrics.SESSIONS.set(6 + number)
-metrics.observe_process()
 input()  # it lives until it is told
 print(metrics.written().decode())
 """
@@ -337,6 +336,7 @@ print(metrics.written().decode())
 
 def test_workers_are_added_up_and_one_that_begins_again_goes_on(tmp_path):
     """Counts add up, what all of them see alike is there once, and what is no more does not count."""
+    began = time.time()
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PROMETHEUS_MULTIPROC_DIR": "/nowhere"}
 
     def begin(number: int) -> subprocess.Popen[str]:
@@ -363,3 +363,6 @@ def test_workers_are_added_up_and_one_that_begins_again_goes_on(tmp_path):
     assert told("build_info", version=__version__) == 1
     assert told.of("process_cpu_seconds_total")[0] > 0
     assert told.of("process_open_fds")[0] >= 6
+    # The least of all counts: a worker that has seen nothing yet must not say 1970.
+    assert told("upkeep_timestamp_seconds") >= began
+    assert told.of("process_start_time_seconds")[0] > began - 60
