@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from aiohttp import web
@@ -77,8 +77,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def refuse(error: SettingsError) -> int:
     """Say why this cannot be served, and give the exit status."""
-    print("Gatepost cannot start:", *(f"  - {mistake}" for mistake in error.mistakes), sep="\n", file=sys.stderr)
+    with suppress(OSError, ValueError):  # nobody reads it: the status says it too
+        print("Gatepost cannot start:", *(f"  - {mistake}" for mistake in error.mistakes), sep="\n", file=sys.stderr)
     return MISCONFIGURED
+
+
+def end_by(sign: signal.Signals) -> NoReturn:
+    """End at once, as this signal ends who does not heed it."""
+    signal.signal(sign, signal.SIG_DFL)
+    os.kill(os.getpid(), sign)
+    os._exit(128 + sign)  # the first process of a container survives its own signals
 
 
 def cannot_listen(settings: Settings, error: OSError) -> SettingsError:
@@ -171,9 +179,9 @@ class _Leave:
             self._asked_at = self._loop.time()
             self.asked.set()
         elif self._loop.time() - self._asked_at > SAME_WISH:
-            log.warning("stopping.at_once", signal=sign.name)
-            signal.signal(sign, signal.SIG_DFL)
-            os.kill(os.getpid(), sign)
+            with suppress(OSError, ValueError):
+                log.warning("stopping.at_once", signal=sign.name)
+            end_by(sign)
 
     def _hang_up(self) -> None:
         if sys.stdin.isatty():
