@@ -15,6 +15,7 @@ the keeper reads the end of its own when the supervisor and all workers are gone
 """
 
 import asyncio
+import errno
 import gc
 import mmap
 import os
@@ -108,7 +109,8 @@ def _doors(settings: Settings, count: int, *, alone: bool = True) -> list[list[s
     """The sockets of so many workers, bound and not yet listening; raises `SettingsError` when the port is taken."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+        everywhere = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+        addresses = [(family, address) for family, address in everywhere if _is_spoken(family)] or everywhere
         if alone and _SPREADS:  # others of the same user may share it with us, and must not have done so already
             for address in addresses:
                 _door(*address, shared=False).close()
@@ -132,6 +134,15 @@ def _door(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.sock
         door.close()
         raise
     return door
+def _is_spoken(family: int) -> bool:
+    """Whether the system knows these addresses; a name such as localhost may have some that it does not."""
+    try:
+        socket.socket(family, socket.SOCK_STREAM).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
+
+
 
 
 def _close(doors: list[socket.socket]) -> None:
