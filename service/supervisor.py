@@ -160,7 +160,7 @@ class _Supervisor:
         self._all_leave = mmap.mmap(-1, 1)  # shared with all workers
         self._status = 0
         self._leaving: float | None = None  # since when
-        self._asked = False
+        self._asked: float | None = None  # since when; who refuses leaves unasked
         self.at_once: signal.Signals | None = None  # the signal that came again
 
     def run(self) -> int:
@@ -214,10 +214,11 @@ class _Supervisor:
         """SIGTERM and SIGINT stop, and end at once when they come again; SIGHUP as for one process."""
         if sign == signal.SIGHUP and not sys.stdin.isatty():
             log.info("signal.ignored", signal="SIGHUP", told="settings are read at the start only")
-        elif self._leaving is None:
-            self._asked = True
-            self._leave()
-        elif self._asked and time.monotonic() - self._leaving > SAME_WISH:
+        elif self._asked is None:
+            self._asked = time.monotonic()
+            if self._leaving is None:
+                self._leave()
+        elif time.monotonic() - self._asked > SAME_WISH:
             self.at_once = sign
             self._kill(f"{sign.name} once more")
 
