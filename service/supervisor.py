@@ -42,6 +42,7 @@ from service.serving import (
     SAME_WISH,
     Place,
     cannot_listen,
+    end_by,
     open_redis,
     refuse,
     run,
@@ -80,9 +81,14 @@ def supervise(settings: Settings) -> int:
         supervisor = _Supervisor(within_open_files(_share(settings)), folder)
         status = supervisor.run()
     if supervisor.at_once is not None:
-        signal.signal(supervisor.at_once, signal.SIG_DFL)
-        os.kill(os.getpid(), supervisor.at_once)
+        end_by(supervisor.at_once)
     return status
+
+
+def _say(say: Callable[..., object], event: str, **facts: Any) -> None:
+    """Log it if that is possible: a full disk must not end who looks after the others."""
+    with suppress(OSError, ValueError):
+        say(event, **facts)
 
 
 @contextmanager
@@ -97,6 +103,13 @@ def _shared_folder() -> Iterator[Path]:
         raise SettingsError([mistake]) from error
     with folder as path:
         yield Path(path)
+
+
+def _restore(folder: Path) -> None:
+    """Make it again when a cleaner of old files has removed it; raises `OSError`, also when it is another's now."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.lstat().st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
 
 
 def _share(settings: Settings) -> Settings:
@@ -121,6 +134,15 @@ def _doors(settings: Settings, count: int, *, alone: bool = True) -> list[list[s
         raise cannot_listen(settings, error) from error
 
 
+def _is_spoken(family: int) -> bool:
+    """Whether the system knows these addresses; a name such as localhost may have some that it does not."""
+    try:
+        socket.socket(family, socket.SOCK_STREAM).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
+
+
 def _door(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.socket:
     door = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -134,15 +156,6 @@ def _door(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.sock
         door.close()
         raise
     return door
-def _is_spoken(family: int) -> bool:
-    """Whether the system knows these addresses; a name such as localhost may have some that it does not."""
-    try:
-        socket.socket(family, socket.SOCK_STREAM).close()
-    except OSError as error:
-        return error.errno != errno.EAFNOSUPPORT
-    return True
-
-
 
 
 def _close(doors: list[socket.socket]) -> None:
@@ -213,7 +226,7 @@ class _Supervisor:
     def _heed(self, sign: signal.Signals) -> None:
         """SIGTERM and SIGINT stop, and end at once when they come again; SIGHUP as for one process."""
         if sign == signal.SIGHUP and not sys.stdin.isatty():
-            log.info("signal.ignored", signal="SIGHUP", told="settings are read at the start only")
+            _say(log.info, "signal.ignored", signal="SIGHUP", told="settings are read at the start only")
         elif self._asked is None:
             self._asked = time.monotonic()
             if self._leaving is None:
@@ -235,7 +248,7 @@ class _Supervisor:
     def _kill(self, why: str) -> None:
         killed = [seat for seat in self._workers if seat.pid is not None]
         if killed:
-            log.warning("stopping.at_once", workers=[seat.number for seat in killed], told=why)
+            _say(log.warning, "stopping.at_once", workers=[seat.number for seat in killed], told=why)
         for seat in killed:
             assert seat.pid is not None
             os.kill(seat.pid, signal.SIGKILL)
@@ -264,7 +277,7 @@ class _Supervisor:
         if pause and _SPREADS:
             _close(seat.doors)  # nobody shall wait there for so long: the others take what comes
         how = signal.Signals(-code).name if code < 0 else f"status {code}"
-        log.error("worker.ended", worker=seat.number, pid=pid, how=how, again_in=pause)
+        _say(log.error, "worker.ended", worker=seat.number, pid=pid, how=how, again_in=pause)
 
     def _fork(self, seat: _Seat) -> None:
         try:
@@ -272,15 +285,24 @@ class _Supervisor:
                 (seat.doors,) = _doors(self._settings, 1, alone=False)
         except SettingsError as error:
             seat.start_at = time.monotonic() + LONGEST_PAUSE
-            log.error("worker.no_port", worker=seat.number, told=str(error), again_in=LONGEST_PAUSE)
+            _say(log.error, "worker.no_port", worker=seat.number, told=str(error), again_in=LONGEST_PAUSE)
             return
-        signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)  # none of ours may reach a child that has our handlers
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        if (pid := os.fork()) == 0:
-            self._become(seat)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
-        seat.pid, seat.since = pid, time.monotonic()
+            with suppress(OSError, ValueError):
+                stream.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)  # none of ours may reach a child that has our handlers
+        try:
+            _restore(self._folder)
+            if (pid := os.fork()) == 0:
+                self._become(seat)
+            seat.pid, seat.since = pid, time.monotonic()
+        except OSError as error:  # no memory, or too many processes: the others go on, and it may pass
+            seat.start_at = time.monotonic() + LONGEST_PAUSE
+            if _SPREADS:
+                _close(seat.doors)
+            _say(log.error, "worker.not_begun", worker=seat.number, told=str(error), again_in=LONGEST_PAUSE)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
 
     def _become(self, seat: _Seat) -> NoReturn:
         """In the child: let go of everything that is the supervisor's, do the work, and end without its last steps."""
@@ -297,9 +319,9 @@ class _Supervisor:
         except BaseException:
             traceback.print_exc()
         finally:
-            with suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
             os._exit(status)
 
     def _work(self, seat: _Seat) -> int:

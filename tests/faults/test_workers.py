@@ -3,20 +3,43 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from service import supervisor
+from service.settings import ROOT, SettingsError
+from tests.conftest import settings_for
 from tests.faults.instances import Instance, get, post
 from tests.journeys.test_metrics import Scrape
 
 PASSWORD = "correct horse, battery & staple"
 TOKEN = "Wq3pV9xQ2mT7wR4yB8nL1cF6hJ5sD0gA-metrics"
+
+# What an interpreter with this directory in its path begins with: there is room for a process unless `full` is there.
+NO_PROCESS_LEFT = """
+import errno, os
+from pathlib import Path
+_fork, _full = os.fork, Path(__file__).with_name("full")
+def fork():
+    if _full.exists():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return _fork()
+os.fork = fork
+"""
+ENDED_BY = """
+import signal
+from service.serving import end_by
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if %r else ())
+end_by(signal.SIGTERM)
+"""
 
 
 def workers(instance: Instance) -> list[int]:
@@ -161,6 +184,62 @@ async def test_a_worker_that_dies_again_and_again_is_waited_for_and_the_other_an
     assert await instance.stop() == 0
 
 
+async def test_a_system_without_room_for_a_process_costs_no_worker_that_lives(two, tmp_path):
+    path = tmp_path / "path"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(NO_PROCESS_LEFT)
+    instance: Instance = await two(PYTHONPATH=f"{path}:{ROOT}")
+    victim, other = workers(instance)
+
+    (path / "full").touch()
+    os.kill(victim, signal.SIGKILL)
+    await until(lambda: lines(instance, "worker.not_begun"))
+    statuses = Counter([(await instance.ask(get("/ready"))).status for _ in range(20)])
+    (path / "full").unlink()
+    now = await serving(instance, 3)
+
+    assert statuses == {200: 20}
+    (told,) = lines(instance, "worker.not_begun")
+    assert (told["worker"], told["again_in"]) == (1, supervisor.LONGEST_PAUSE)
+    assert other in now
+    assert len(now) == 2
+    assert await instance.stop() == 0
+
+
+async def test_a_log_that_nobody_reads_any_more_ends_no_supervisor(running):
+    reads, writes = os.pipe()
+    instance: Instance = await running(before=lambda: [os.dup2(writes, output) for output in (1, 2)], WORKERS="2")
+    os.close(writes)
+    await until(lambda: len(workers(instance)) == 2)
+    (victim, other) = workers(instance)
+
+    os.close(reads)
+    os.kill(victim, signal.SIGKILL)
+    await until(lambda: len(workers(instance)) == 2 and victim not in workers(instance))
+
+    assert other in workers(instance)
+    assert (await instance.ask(get("/ready"))).status == 200
+
+
+async def test_who_cleans_up_old_files_takes_neither_metrics_nor_workers(two, tmp_path):
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    instance: Instance = await two(PROMETHEUS_MULTIPROC_DIR=str(counts))
+    (folder,) = counts.iterdir()
+
+    shutil.rmtree(folder)
+    alone = await metrics(instance)
+    os.kill(workers(instance)[0], signal.SIGKILL)
+    await serving(instance, 3)
+    after = await metrics(instance)
+
+    assert alone("workers") == after("workers") == 1, "whoever still can tells"
+    assert after("workers_replaced_total") == 1
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert await instance.stop() == 0
+    assert list(counts.iterdir()) == []
+
+
 async def test_what_a_worker_counted_outlives_it(two):
     instance: Instance = await two()
     for _ in range(40):
@@ -207,6 +286,22 @@ async def test_a_worker_that_may_not_begin_again_ends_the_instance(two, own_redi
 
     assert await instance.ended() == 3
     assert instance.said.count("Gatepost cannot start:") == 1
+
+
+async def test_a_second_signal_ends_those_at_once_who_leave_since_one_was_refused(two, own_redis):
+    instance: Instance = await two(REDIS_ALLOW_UNSAFE="off", DRAIN_SECONDS="60")
+    own_redis.cli("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    os.kill(workers(instance)[1], signal.SIGKILL)
+    await until(lambda: '"stopping"' in instance.said)
+    began = time.monotonic()
+
+    instance.signal(signal.SIGTERM)
+    await asyncio.sleep(0.5)
+    assert (await instance.ask(get("/health"))).status == 200
+    instance.signal(signal.SIGTERM)
+
+    assert await instance.ended() == -signal.SIGTERM
+    assert time.monotonic() - began < 4
 
 
 async def test_a_port_in_use_is_said_once(running, own_redis, tmp_path):
@@ -284,6 +379,13 @@ async def test_a_second_signal_ends_all_at_once(two):
     assert await instance.ended() == -signal.SIGTERM
     assert time.monotonic() - began < 3
     assert not any(map(alive, pids))
+
+
+@pytest.mark.parametrize(("spared", "status"), [(False, -signal.SIGTERM), (True, 128 + signal.SIGTERM)])
+def test_who_ends_by_a_signal_ends_where_the_system_spares_it_too(spared, status):
+    """As it does the first process of a container."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", ENDED_BY % spared], env=environ, timeout=60).returncode == status
 
 
 async def test_a_terminals_ctrl_c_and_the_word_of_a_process_manager_are_one_wish(two):
@@ -367,3 +469,20 @@ async def test_a_worker_begins_with_nothing_of_its_supervisors(two):
     assert first & second == set()
     ids = [(await instance.ask(get("/health"))).headers["x-request-id"] for _ in range(40)]
     assert len(set(ids)) == 40
+
+
+def test_a_family_of_addresses_that_the_system_does_not_know_is_left_out(monkeypatch):
+    """A name such as localhost has an address of IPv6, too, where there is none."""
+    unknown = (12, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))  # DECnet, which left Linux in 2022
+    known = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))
+    settings = settings_for(HOST="localhost")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [unknown, known])
+    doors = [door for each in supervisor._doors(settings, 2) for door in each]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [unknown])
+    with pytest.raises(SettingsError, match="Cannot listen on localhost"):
+        supervisor._doors(settings, 2)
+
+    assert [door.family for door in doors] == [socket.AF_INET] * 2
+    for door in doors:
+        door.close()
