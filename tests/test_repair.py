@@ -347,9 +347,9 @@ async def test_a_lookup_that_is_just_being_made_is_not_told_of(parts, ada, redis
         await sleep(seconds)
         await redis.hset(part, rest, ada.id)
 
-    monkeypatch.setattr(repair.asyncio, "sleep", slept)
-
-    assert await run(parts) == ({}, [])
+    with monkeypatch.context() as patched:
+        patched.setattr(repair.asyncio, "sleep", slept)
+        assert await run(parts) == ({}, [])
 
 
 # Cut off anywhere

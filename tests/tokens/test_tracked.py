@@ -33,7 +33,7 @@ async def known(principal, *instances) -> None:
     for its in instances:
         async with asyncio.timeout(20):
             while not len(its.store._memory):
-                await its.check.still(principal)
+                await its.check.still(principal, lately=True)
 
 
 async def refused(its, principal) -> type[Exception]:
@@ -41,7 +41,7 @@ async def refused(its, principal) -> type[Exception]:
     async with asyncio.timeout(20):
         while True:
             try:
-                await its.check.still(principal)
+                await its.check.still(principal, lately=True)
             except (TokenRevoked, TokenStale) as error:
                 return type(error)
             await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def test_what_one_instance_ends_is_refused_there_at_once_and_elsewhere_whe
     await ending(here, principal)
 
     with pytest.raises((TokenRevoked, TokenStale)):
-        await here.check.still(principal)
+        await here.check.still(principal, lately=True)
     assert await refused(elsewhere, principal) in (TokenRevoked, TokenStale)
 
 
@@ -83,7 +83,7 @@ async def test_one_message_is_enough(instances, connecting):
         await told.wait()
 
     with pytest.raises(TokenRevoked):
-        await elsewhere.check.still(principal)
+        await elsewhere.check.still(principal, lately=True)
 
 
 async def test_a_session_in_memory_ends_with_its_time_and_needs_no_message(instances, connecting, monkeypatch):
@@ -94,7 +94,7 @@ async def test_a_session_in_memory_ends_with_its_time_and_needs_no_message(insta
     monkeypatch.setattr(here.clock, "now", lambda: now() + 40 * 86400)
 
     with pytest.raises(TokenRevoked):
-        await here.check.still(principal)
+        await here.check.still(principal, lately=True)
 
 
 async def test_a_flushed_redis_signs_everybody_out(instances, connecting):
