@@ -331,8 +331,9 @@ async def test_what_begins_to_look_wrong_while_something_else_is_looked_at_again
         await sleep(seconds)
         await redis.zadd("index:users", {under_way: 2})
 
-    monkeypatch.setattr(repair.asyncio, "sleep", slept)
-    found, _ = await run(parts)
+    with monkeypatch.context() as patched:
+        patched.setattr(repair.asyncio, "sleep", slept)
+        found, _ = await run(parts)
 
     assert found == {"unlisted": 1}
     assert await redis.zscore("index:users", under_way) == 2
