@@ -94,7 +94,7 @@ class Heads:
         start = self._starts.get((status, answer.kind)) or self._start(status, answer.kind)
         if request.version != HttpVersion11:
             start = start.replace("HTTP/1.1", "HTTP/1.0", 1)
-            told += "Connection: keep-alive\r\n" if keep_alive else ""
+            told += f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n"
         elif not keep_alive:
             told += "Connection: close\r\n"
         head = f"{start}{told}X-Request-Id: {request_id}\r\nDate: {rfc822_formatted_time()}\r\n\r\n".encode()
