@@ -317,6 +317,7 @@ class _Supervisor:
         except SettingsError as error:
             status = refuse(error)
         except BaseException:
+            # This is the end of the child, and nothing of it may run on in its parent's code; its status tells.
             traceback.print_exc()
         finally:
             for stream in (sys.stdout, sys.stderr):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,22 @@ def start(
     return process, f"http://localhost:{port}", output
 
 
+async def ready(session: ClientSession) -> None:
+    """Until the service answers."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(ClientError):
+                async with session.get("/ready") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.05)
+
+
 async def live(url: str, journey: Journey) -> None:
     """Everything that can be done, and most of what can be done wrong."""
     jar = CookieJar(unsafe=True, treat_as_secure_origin=url)
     async with ClientSession(url, cookie_jar=jar) as session:
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    async with session.get("/ready") as answer:
-                        if answer.status == 200:
-                            break
-                except ClientError:
-                    await asyncio.sleep(0.05)
+        await ready(session)
 
         async def ask(method: str, path: str, body: Any = None, expect: int | None = None, **kwargs: Any) -> dict:
             headers = {**kwargs.pop("headers", {})}
@@ -302,13 +307,7 @@ async def test_a_log_that_takes_nothing_stops_nobody(own_redis, tmp_path, log_fo
     process, url, _ = start(own_redis, tmp_path, log_format, Path("/dev/full"))
     try:
         async with ClientSession(url) as session, asyncio.timeout(60):
-            while True:
-                try:
-                    async with session.get("/ready") as answer:
-                        if answer.status == 200:
-                            break
-                except ClientError:
-                    await asyncio.sleep(0.05)
+            await ready(session)
             for _ in range(3):
                 account = {"email": EMAIL, "password": PASSWORD}
                 async with session.post("/api/auth/register", json=account, headers={"X-Auth-Mode": "token"}) as answer:

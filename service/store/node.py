@@ -144,6 +144,8 @@ class Node:
         if self._wire:
             self._wire.memory = memory
             self._wire.drop()
+        elif memory is not None:
+            log.warning("store.not_tracked", reason="RESP2 has no messages", instead="every request asks Redis")
 
     def leave(self) -> None:
         """Say nothing more on the shared connection, and believe nothing more that was heard on it."""

@@ -354,7 +354,7 @@ class Wire:
             await connection.disconnect(nowait=True)
             # Those who wait for this were not cancelled themselves.
             raise RedisConnectionError("The connection was closed") from error
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on; what had been opened is closed
             await connection.disconnect(nowait=True)
             raise
         self._line = line = _Line(connection, self, self.memory if tracks else None)

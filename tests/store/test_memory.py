@@ -15,17 +15,8 @@ from service.errors import StoreUnavailable
 from service.store import Script, Single, Store, connect, reach
 from service.store.memory import TRUSTED, Memory
 from tests.conftest import free_port
-from tests.faults.proxy import Proxy
 
 KEY, READ = "sessions:{ada}", ("HMGET", "sessions:{ada}", "sid", "epoch")
-
-
-@pytest.fixture
-async def proxy(redis_server) -> AsyncIterator[Proxy]:
-    between = Proxy(redis_server.socket)
-    await between.start()
-    yield between
-    await between.stop()
 
 
 @pytest.fixture
@@ -353,7 +344,7 @@ async def test_a_redis_that_does_not_let_us_track_is_asked_each_time(own_redis, 
 
 
 @pytest.mark.parametrize("way", ["memory", "RESP2", "strict"])
-async def test_elsewhere_every_look_asks(redis_server, way):
+async def test_elsewhere_every_look_asks_and_it_is_said(redis_server, way, capsys):
     redis = fakeredis.FakeAsyncRedis(decode_responses=True) if way == "memory" else connect(redis_server.url)
     topology = reach(redis_server.url + "?protocol=2") if way == "RESP2" else Single(redis)
     store = Store(topology, tracked=way != "strict")
@@ -363,6 +354,7 @@ async def test_elsewhere_every_look_asks(redis_server, way):
         assert await store.recall(*READ) == [value, None]
         assert not (store._memory and len(store._memory))
     await store.close()
+    assert ("store.not_tracked" in capsys.readouterr().out) is (way != "strict")
 
 
 async def test_whatever_comes_in_whatever_order_no_look_is_older_than_an_acknowledged_own_change(store, proxy):

@@ -25,14 +25,6 @@ def bounds_of_redis() -> None:
 
 
 @pytest.fixture
-async def proxy(redis_server) -> AsyncIterator[Proxy]:
-    between = Proxy(redis_server.socket)
-    await between.start()
-    yield between
-    await between.stop()
-
-
-@pytest.fixture
 async def store(proxy) -> AsyncIterator[Store]:
     its = Store(reach(proxy.url))
     await its.time()

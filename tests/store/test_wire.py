@@ -21,7 +21,6 @@ from service.store.node import Failed, Node
 from service.store.wire import MOST, WORDS
 from tests.conftest import free_port
 from tests.faults.processes import Authority
-from tests.faults.proxy import Proxy
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +40,6 @@ def hurry(monkeypatch) -> Callable[[Node, float], None]:
             monkeypatch.setattr(f"service.store.{module}.ANSWER", seconds)
 
     return hurried
-
-
-@pytest.fixture
-async def proxy(redis_server) -> AsyncIterator[Proxy]:
-    between = Proxy(redis_server.socket)
-    await between.start()
-    yield between
-    await between.stop()
 
 
 @pytest.fixture
