@@ -33,7 +33,7 @@ from service.http.cookies import Cookies
 from service.http.csrf import Csrf
 from service.http.examples import routes as example_routes
 from service.http.health import routes as health_routes
-from service.http.metrics import observe_shared
+from service.http.metrics import observe_shared, tell_requests
 from service.http.metrics import routes as metrics_routes
 from service.limits import policies
 from service.limits.limiter import Limiter
@@ -194,6 +194,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*upkeep, return_exceptions=True)
     await posting
+    tell_requests(its)
     await close(its)
 
 
@@ -201,6 +202,7 @@ async def _keep_looking_after(its: Parts, pause: float) -> None:
     """The same again and again; soon again while Redis is away, so that recovery is noticed."""
     while True:
         await asyncio.sleep(pause)
+        tell_requests(its)  # Redis there or not
         try:
             await look_after(its)
             pause = UPKEEP_EVERY

@@ -1,7 +1,7 @@
 """Metrics: every name that Prometheus sees, what it means and in which unit, and how all of it is written out.
 
-What happens is counted where it happens. What merely is, such as open connections, is read by `http/metrics.py` when
-somebody asks and every five seconds. So a label is made once and kept beside its fact: finding one costs more than
+What happens is counted where it happens; requests, of which there are many, are added up in a `Meter` first. What
+merely is, such as open connections, is read by `http/metrics.py` when somebody asks and every five seconds. So a label is made once and kept beside its fact: finding one costs more than
 counting does.
 
 A label holds a word of ours: the template of a route, a policy, a reason. Never what a client sent, for everybody could
@@ -14,7 +14,7 @@ asked answers for all. Who takes the place of one that died goes on with its cou
 import os
 import platform
 import time
-from collections.abc import Callable
+from bisect import bisect_left
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,13 +67,14 @@ def _histogram(name: str, told: str, *labels: str, buckets: tuple[float, ...]) -
 
 # Requests
 
+_HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds, at most
 HTTP_REQUESTS = _counter("http_requests_total", "Requests answered.", "route", "method", "status")
 HTTP_DURATION = _histogram(
     "http_request_duration_seconds",
     "Seconds from a request's head to its answer; the time in which a client sends the body is part of it.",
     "route",
     "method",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+    buckets=_HTTP_BUCKETS,
 )
 HTTP_ERRORS = _counter("http_errors_total", "Requests answered with 500, for a fault that is ours to mend.")
 HTTP_SHED = _counter("http_requests_shed_total", "Requests refused because too many were under way.")
@@ -191,21 +192,41 @@ def sign_in(amr: tuple[str, ...], result: str) -> None:
 
 
 class Meter:
-    """The requests of one route."""
+    """The requests of one route, counted in plain numbers until `tell` makes metrics of them.
 
-    __slots__ = ("_count", "_labels", "_took")
+    A metric of the library is locked, or lies in a file, and a request would pay for three of those each time.
+    """
+
+    __slots__ = ("_counts", "_in_buckets", "_labels", "_seconds")
 
     def __init__(self, route: str, method: str) -> None:
         self._labels = (route, method)
-        self._took = HTTP_DURATION.labels(*self._labels).observe
-        self._count: dict[int, Callable[[], None]] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._in_buckets = [0] * (len(_HTTP_BUCKETS) + 1)
+        self._seconds = 0.0
 
     def answered(self, status: int, seconds: float) -> None:
         """Count an answer."""
-        if (count := self._count.get(status)) is None:
-            count = self._count[status] = HTTP_REQUESTS.labels(*self._labels, str(status)).inc
-        count()
-        self._took(seconds)
+        self._counts[status] = self._counts.get(status, 0) + 1
+        self._in_buckets[bisect_left(_HTTP_BUCKETS, seconds)] += 1
+        self._seconds += seconds
+
+    def tell(self) -> None:
+        """Add what was counted since the last time to the metrics."""
+        counts, in_buckets, seconds = self._counts, self._in_buckets, self._seconds
+        if not counts:
+            return
+        self._begin()
+        for status, count in counts.items():
+            HTTP_REQUESTS.labels(*self._labels, str(status)).inc(count)
+        duration = HTTP_DURATION.labels(*self._labels)
+        duration._sum.inc(seconds)
+        for bucket, count in zip(duration._buckets, in_buckets, strict=True):
+            if count:
+                bucket.inc(count)
 
 
 class _Together:

@@ -51,9 +51,16 @@ def meter(request: web.Request, its: Parts) -> Meter:
     return known
 
 
+def tell_requests(its: Parts) -> None:
+    """Make metrics of the requests that were answered since the last time."""
+    for known in its.state.meters.values():
+        known.tell()
+
+
 def observe(its: Parts) -> None:
     """Read what this instance knows by itself."""
     state, settings, threads = its.state, its.settings, its.passwords.threads
+    tell_requests(its)
     metrics.HTTP_IN_FLIGHT.set(state.under_way)
     metrics.HTTP_IN_FLIGHT_LIMIT.set(settings.max_concurrent_requests)
     metrics.HTTP_CONNECTIONS.set(state.connections())

@@ -13,17 +13,20 @@ from service.errors import (
     ExpectationFailed,
     MethodNotAllowed,
     NotFound,
+    NotSignedIn,
     OriginForbidden,
     PayloadTooLarge,
     RefreshRefused,
     ServiceError,
 )
-from service.http.response import Answer
+from service.http.response import Answer, header_lines
 from service.parts import parts
 from service.settings import Settings
 
 REQUEST_ID = web.RequestKey("request_id", str)
 REFRESHED_BY_COOKIE = web.RequestKey("refreshed_by_cookie", bool)
+_KIND = "application/problem+json"
+_ready: dict[type[NotSignedIn], tuple[bytes, str]] = {}  # problems that say the same but for the request's id, and heads
 
 
 async def translate(request: web.Request, error: web.HTTPException) -> Answer:
@@ -65,21 +68,36 @@ def _in_our_words(error: web.HTTPException) -> ServiceError:
 
 def problem(request: web.Request, error: ServiceError) -> Answer:
     """The answer that this error is."""
-    members: dict[str, Any] = {
+    request_id = request[REQUEST_ID]
+    if isinstance(error, NotSignedIn) and not error.members and error.detail is error.title:
+        beginning, lines = _ready.get(type(error)) or _made_ready(error)
+        response = Answer(b'%b"%b"}' % (beginning, request_id.encode()), error.status, None, _KIND, lines)
+    else:
+        response = Answer(orjson.dumps(_members(error, request_id)), error.status, error.headers, _KIND)
+    if error.status == 500:
+        metrics.HTTP_ERRORS.inc()
+    if isinstance(error, RefreshRefused) and request.get(REFRESHED_BY_COOKIE):
+        parts(request).cookies.sign_out(response)
+    return response
+
+
+def _members(error: ServiceError, request_id: str) -> dict[str, Any]:
+    return {
         "type": "about:blank",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
-        "requestId": request[REQUEST_ID],
+        "requestId": request_id,
         **error.members,
     }
-    if error.status == 500:
-        metrics.HTTP_ERRORS.inc()
-    response = Answer(orjson.dumps(members), error.status, error.headers, "application/problem+json")
-    if isinstance(error, RefreshRefused) and request.get(REFRESHED_BY_COOKIE):
-        parts(request).cookies.sign_out(response)
-    return response
+
+
+def _made_ready(error: NotSignedIn) -> tuple[bytes, str]:
+    """The problem up to the request's id, which is its last member and needs no escape; and its header lines."""
+    beginning = orjson.dumps(_members(error, "")).removesuffix(b'""}')
+    found = _ready[type(error)] = beginning, header_lines(error.headers)
+    return found
 
 
 def security_headers(settings: Settings) -> dict[str, str]:
