@@ -52,7 +52,7 @@ class Crowd:
                 await _copy(its, asking, model, range(self._count, count))
             self._count = max(self._count, count)
             step = max(1, count // tokens)
-            return [_token(its, model, number) for number in range(0, count, step)[:tokens]]
+            return [await _token(its, model, number) for number in range(0, count, step)[:tokens]]
 
 
 async def _model(its: Parts) -> Model:
@@ -64,11 +64,12 @@ async def _model(its: Parts) -> Model:
     return Model(user, principal)
 
 
-def _token(its: Parts, model: Model, number: int) -> str:
+async def _token(its: Parts, model: Model, number: int) -> str:
     user = replace(model.user, id=_id(number)) if number else model.user
     now = datetime.fromtimestamp(its.clock.now(), UTC)
     token = RefreshToken(user.id, model.principal.session_id)
-    return its.access_tokens.make(user, Family(token, model.principal.epoch, now, now + LASTS, now, ("pwd",))).text
+    made = await its.access_tokens.make(user, Family(token, model.principal.epoch, now, now + LASTS, now, ("pwd",)))
+    return made.text
 
 
 async def _copy(its: Parts, asking: redis.Redis, model: Model, numbers: range) -> None:

@@ -73,10 +73,11 @@ async def enter(its: Parts, address: str) -> Person:
     user = await its.users.find_by_email(address)
     user = user or await its.users.register(User("", address, _PHC, first_name="Ada", last_name="Lovelace"))
     signed = await its.signin.begin(user, ("pwd",), ADA)
-    return Person(address, signed.access.text, signed.refresh_token, _expired(its, signed))
+    return Person(address, signed.access.text, signed.refresh_token, await _expired(its, signed))
 
 
-def _expired(its: Parts, signed: SignedIn) -> str:
+async def _expired(its: Parts, signed: SignedIn) -> str:
     token = its.refresh_tokens.read(signed.refresh_token)
     then = datetime.fromtimestamp(its.clock.now(), UTC) - LONG_AGO
-    return its.access_tokens.make(signed.user, Family(token, 0, then, then + timedelta(days=7), then, ("pwd",))).text
+    family = Family(token, 0, then, then + timedelta(days=7), then, ("pwd",))
+    return (await its.access_tokens.make(signed.user, family)).text

@@ -1,8 +1,8 @@
 """Metrics: every name that Prometheus sees, what it means and in which unit, and how all of it is written out.
 
 What happens is counted where it happens; requests, of which there are many, are added up in a `Meter` first. What
-merely is, such as open connections, is read by `http/metrics.py` when somebody asks and every five seconds. So a label is made once and kept beside its fact: finding one costs more than
-counting does.
+merely is, such as open connections, is read by `http/metrics.py` when somebody asks and every five seconds, and so are
+the meters. A label is made once and kept beside its fact: finding one costs more than counting does.
 
 A label holds a word of ours: the template of a route, a policy, a reason. Never what a client sent, for everybody could
 make a new series with each request then, and never a secret or whose account it was.

@@ -26,7 +26,9 @@ from service.settings import Settings
 REQUEST_ID = web.RequestKey("request_id", str)
 REFRESHED_BY_COOKIE = web.RequestKey("refreshed_by_cookie", bool)
 _KIND = "application/problem+json"
-_ready: dict[type[NotSignedIn], tuple[bytes, str]] = {}  # problems that say the same but for the request's id, and heads
+_ready: dict[
+    type[NotSignedIn], tuple[bytes, str]
+] = {}  # problems that say the same but for the request's id, and heads
 
 
 async def translate(request: web.Request, error: web.HTTPException) -> Answer:

@@ -144,7 +144,7 @@ class SignIn:
         if (rights := self._users.rights(token.user_id, found)) is None:
             await self.end(token.user_id, token.session_id, EndReason.ACCOUNT_DISABLED, client)
             raise SessionEnded(reason=EndReason.ACCOUNT_DISABLED)
-        return Tokens(*self._tokens(rights, family))
+        return Tokens(*await self._tokens(rights, family))
 
     async def end(
         self, user_id: str, session_id: str, reason: EndReason, client: Client, principal: Principal | None = None
@@ -232,13 +232,13 @@ class SignIn:
         metrics.sign_in(amr, "success")
         await self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device, ended=family.replaced)
         signed_in = replace(user, last_login_at=family.now)
-        return SignedIn(*self._tokens(user, family), signed_in, returning=user.last_login_at is not None)
+        return SignedIn(*await self._tokens(user, family), signed_in, returning=user.last_login_at is not None)
 
-    def _tokens(self, user: User | Rights, family: Family) -> tuple[str, AccessToken, str, int]:
+    async def _tokens(self, user: User | Rights, family: Family) -> tuple[str, AccessToken, str, int]:
         """The fields of `Tokens`."""
         return (
             family.token.session_id,
-            self._access_tokens.make(user, family),
+            await self._access_tokens.make(user, family),
             self._refresh_tokens.write(family.token),
             int(family.expires_in.total_seconds()),
         )

@@ -1,8 +1,10 @@
 """The signing keys: shared, sealed, published by their public half, and put back when Redis forgets them."""
 
+import asyncio
 import base64
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
+from service.accounts.users import User
 from service.app import assemble, look_after
 from service.errors import StoreUnavailable
+from service.ids import new_id
+from service.sessions.families import Family
+from service.sessions.refresh_tokens import RefreshToken
 from service.settings import SettingsError
 from service.store import Single, reach
+from service.tokens.access import AccessToken
 from tests.conftest import Browser, cheap_passwords, gather, settings_for
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
@@ -380,3 +387,23 @@ def test_settings_for_another_algorithm_stop_the_start(tmp_path):
     assert "too short" in str(refusal(JWT_ALGORITHM="HS256", JWT_ACCESS_SECRET="short"))
     for algorithm in ("none", "HS512", "es256", "RS512"):
         assert "JWT_ALGORITHM must be one of" in str(refusal(JWT_ALGORITHM=algorithm))
+
+
+async def test_tokens_made_in_one_turn_are_each_their_own_and_who_goes_away_holds_up_nobody(parts):
+    """They are signed together."""
+    people = [await parts.users.register(User("", f"ada{number}@example.org", "")) for number in range(20)]
+    now = datetime.now(UTC)
+
+    def make(user: User) -> asyncio.Task[AccessToken]:
+        family = Family(RefreshToken(user.id, new_id()), 0, now, now + timedelta(days=1), now, ("pwd",))
+        return asyncio.create_task(parts.access_tokens.make(user, family))
+
+    making = [make(user) for user in people]
+    await asyncio.sleep(0)
+    making[3].cancel()
+    made = await asyncio.gather(*making, return_exceptions=True)
+
+    assert isinstance(made.pop(3), asyncio.CancelledError)
+    assert [parts.access_tokens.read(token.text).user_id for token in made] == [
+        user.id for user in people if user is not people[3]
+    ]
