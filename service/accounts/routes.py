@@ -11,7 +11,7 @@ from service.http.body import Body, read, read_optional
 from service.http.browser import with_browser_session
 from service.http.guard import client, principal
 from service.http.signing_in import greet, wants_cookies, welcome
-from service.http.throttle import charge, look, origin
+from service.http.throttle import charge, origin, unless_used_up
 from service.limits.limiter import Charge
 from service.mail.letters import Kind
 from service.parts import parts
@@ -51,13 +51,13 @@ class PasswordChange(Body):
 
 @routes.post("/api/auth/register")
 @guard.anyone
+@unless_used_up("register")
 @with_browser_session
 async def register(request: web.Request) -> web.Response:
     """Make an account and sign its owner in; where the email must be proved first, a mail is sent instead."""
     its, cookies = parts(request), wants_cookies(request)
     if its.settings.registration == "closed":
         raise RegistrationClosed
-    await look(request, "register")
     wanted = await read(request, Registration)
     its.passwords.check(wanted.password, wanted.email, wanted.first_name, wanted.last_name, wanted.name)
     await charge(request, Charge("register", (origin(request),)))

@@ -38,13 +38,22 @@ async def charge(request: web.Request, *charges: Charge) -> None:
         raise
 
 
-async def look(request: web.Request, policy: str) -> None:
-    """Refuse a request of an address that has used its policy up, before its body is read; charges nothing."""
-    try:
-        await parts(request).limiter.look(Charge(policy, (origin(request),)))
-    except Refused as refusal:
-        _tell(request, refusal)
-        raise
+def unless_used_up(policy: str) -> Guard:
+    """Refuse a request of an address that has used the policy up, before anything else is read; charges nothing."""
+
+    def decorate(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def looked(request: web.Request) -> web.StreamResponse:
+            try:
+                await parts(request).limiter.look(Charge(policy, (origin(request),)))
+            except Refused as refusal:
+                _tell(request, refusal)
+                raise
+            return await handler(request)
+
+        return looked
+
+    return decorate
 
 
 def _tell(request: web.Request, refusal: Refused) -> None:

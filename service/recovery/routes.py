@@ -6,7 +6,7 @@ from service.accounts.fields import Email
 from service.http import answers, guard
 from service.http.body import Body, read
 from service.http.guard import client, principal
-from service.http.throttle import charge, look, origin
+from service.http.throttle import charge, origin, unless_used_up
 from service.limits.limiter import Charge
 from service.parts import parts
 
@@ -33,9 +33,9 @@ class EmailChange(Body):
 
 @routes.post("/api/auth/password/forgot")
 @guard.anyone
+@unless_used_up("forgot")
 async def forgot(request: web.Request) -> web.Response:
     """Ask for a mail to set a new password; the answer is the same whether there is such an account or not."""
-    await look(request, "forgot")
     sent = await read(request, Forgotten)
     await charge(request, *_mailing(request, sent.email))
     await parts(request).recovery.forgot(sent.email, client(request))
@@ -44,9 +44,9 @@ async def forgot(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/password/reset")
 @guard.anyone
+@unless_used_up("verify-email")
 async def reset(request: web.Request) -> web.Response:
     """Set a new password with the token of that mail; every session ends."""
-    await look(request, "verify-email")
     sent = await read(request, Reset)
     await charge(request, Charge("verify-email", (origin(request),)))
     await parts(request).recovery.reset(sent.token, sent.new_password, client(request))
@@ -65,9 +65,9 @@ async def resend(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/email/verify")
 @guard.anyone
+@unless_used_up("verify-email")
 async def verify(request: web.Request) -> web.Response:
     """Verify an email, or move to a new one, with the token of a mail."""
-    await look(request, "verify-email")
     sent = await read(request, Verification)
     await charge(request, Charge("verify-email", (origin(request),)))
     await parts(request).recovery.verify(sent.token, client(request))

@@ -15,7 +15,7 @@ from service.http.csrf import HEADER
 from service.http.guard import bearer_token, client, principal
 from service.http.problems import REFRESHED_BY_COOKIE
 from service.http.signing_in import greet, wants_cookies, welcome
-from service.http.throttle import charge, look, origin
+from service.http.throttle import charge, origin, unless_used_up
 from service.limits.limiter import Charge
 from service.parts import parts
 from service.sessions.families import EndReason, Session
@@ -44,11 +44,11 @@ class Presented:
 
 @routes.post("/api/auth/login")
 @guard.anyone
+@unless_used_up("login-address")
 @with_browser_session
 async def login(request: web.Request) -> web.Response:
     """Sign in with an email and a password."""
     cookies = wants_cookies(request)
-    await look(request, "login-address")
     sent, here = await read(request, Credentials), origin(request)
     await charge(
         request,
