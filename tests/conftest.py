@@ -25,11 +25,14 @@ from redis.asyncio import Redis
 from service import embedded
 from service.accounts.passwords import ARGON2ID, Passwords, load_common
 from service.app import assemble, close, look_after, make_app
+from service.http.access_log import AccessLog
 from service.http.protocol import Runner
 from service.limits import policies
 from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
 from service.store import Single, Topology, connect
+from tests import log_watch
+from tests.log_watch import WATCH
 from tests.mail.smtp_server import SmtpServer
 
 SECRET = "a secret that only the tests know: 0f6b1c"
@@ -99,6 +102,19 @@ class RedisServer:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(30)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _listening() -> None:
+    log_watch.listen()
+
+
+@pytest.fixture(autouse=True)
+def log_watch_of_this_test() -> Iterator[None]:
+    """No line of any test holds a secret of it or an email, and no request tells a security event twice."""
+    WATCH.begin()
+    yield
+    assert WATCH.complaints() == []
 
 
 @pytest.fixture(autouse=True)
@@ -291,9 +307,16 @@ class Browser:
             headers["X-CSRF-Token"] = csrf
         if json is not None:
             kwargs["json"] = json
+        WATCH.hide_in(json)
+        WATCH.hide_of_url(str(path))
         async with self.client.request(method, path, headers=headers, allow_redirects=False, **kwargs) as response:
             body = await response.read()
-            return Answer(response.status, response.headers, response.cookies, body)
+            answer = Answer(response.status, response.headers, response.cookies, body)
+        WATCH.hide(morsel.value for morsel in response.cookies.values())
+        WATCH.hide_of_url(response.headers.get("Location", ""))
+        with contextlib.suppress(ValueError):
+            WATCH.hide_in(answer.json)
+        return answer
 
     def cookies(self) -> dict[str, str]:
         return {cookie.key: cookie.value for cookie in self.client.session.cookie_jar}
@@ -331,7 +354,7 @@ class Served(TestServer):
     """A server as `service.serving` runs it."""
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, **options)
+        return Runner(self.app, access_log_class=AccessLog, **options)
 
 
 Serving = Callable[..., Awaitable[Browser]]

@@ -21,6 +21,7 @@ from service.settings import ROOT
 from tests.conftest import PASSWORD, SECRET, WIDE, free_port
 from tests.deploy.conftest import edge
 from tests.faults.processes import Process, until
+from tests.log_watch import WATCH
 
 ACCOUNTS = 600
 UPSTREAMS = tuple(f"gatepost-{n}:8000" for n in (1, 2, 3))
@@ -34,6 +35,7 @@ class Instance(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         env = {**settings, "PORT": str(self.port)}
         super().__init__([sys.executable, "-m", "service"], home / f"{name}.log", home, env)
+        WATCH.follow(self.log)
         self._said = 0  # bytes of the log that are of an earlier life
 
     def start(self, *more: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from service.settings import ROOT
 from tests.conftest import WIDE
+from tests.log_watch import WATCH
 
 STRONG = "Zk3pV9xQ2mT7wR4yB8nL1cF6hJ5sD0gA-u_e"
 
@@ -112,6 +113,7 @@ class Instance:
             "LOG_LEVEL": "warning",
             **changes,
         }
+        WATCH.follow(self._output)
         with self._output.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service"],
