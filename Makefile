@@ -40,7 +40,7 @@ lock:  ## resolve the dependencies anew (needs uv); the files hold versions and 
 	    --no-annotate --no-header "$$@" -o requirements/$$name.lock || exit 1; done
 
 clean:  ## remove the virtualenv and caches; accounts under var/ stay
-	@rm -rf $(VENV) $(VENV)-bench bench/peers/*/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-bench bench/peers/*/node_modules docs/verifying/*/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,19 +1,16 @@
 """The certified `oidc-provider` from npm, as a process of its own on loopback, and a person who uses its pages."""
 
-import fcntl
 import json
 import os
 import re
-import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
-from tests.conftest import in_ci
+from tests import npm
 
 _HERE = Path(__file__).parent / "openid"
 CLIENT_ID, CLIENT_SECRET = "gatepost", "a secret that the provider knows too: 5e1c"
@@ -105,24 +102,8 @@ class OpenIDProvider:
 
 
 def install() -> None:
-    """Install what `package-lock.json` says, once; without Node the test is skipped, but not in CI."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        _do_without("Node.js is not installed")
-    lock, done = _HERE / "package-lock.json", _HERE / "node_modules" / ".package-lock.json"
-    with (_HERE / "server.mjs").open() as one_at_a_time:
-        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
-        if done.exists() and done.stat().st_mtime >= lock.stat().st_mtime:
-            return
-        try:
-            subprocess.run(["npm", "ci"], cwd=_HERE, capture_output=True, text=True, timeout=100, check=True)
-        except subprocess.SubprocessError as error:
-            _do_without(f"npm ci failed: {error}; {(getattr(error, 'stderr', '') or '')[-500:]}")
-
-
-def _do_without(reason: str) -> None:
-    if in_ci():
-        pytest.fail(reason)
-    pytest.skip(reason)
+    """Install what `package-lock.json` says."""
+    npm.install(_HERE)
 
 
 def _found(pattern: str, page: str) -> str:

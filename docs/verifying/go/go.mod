@@ -1,0 +1,3 @@
+module example.org/verifying
+
+go 1.19
