@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from aiohttp import web
+from aiohttp import WSServerHandshakeError, web
+from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from service.admin.administration import COMMAND_LINE
 from service.store import connect
@@ -72,6 +74,94 @@ async def test_nobody_is_let_in_without_a_token(edge, application, client):
     assert answer.status == 401
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="gatepost"'
     assert application.seen == []
+
+
+async def test_a_person_who_opens_a_page_goes_to_sign_in(edge, application, client):
+    page = {"Sec-Fetch-Mode": "navigate"}
+    for asked in ("/orders/7?page=2&x=1", "/a%0d%0ab"):
+        async with client.get(edge.url + asked, headers=page, allow_redirects=False) as answer:
+            assert answer.status == 302
+            assert URL(answer.headers["Location"]).relative() == URL(f"/login?next={asked.partition('?')[0]}")
+            assert answer.headers["Cache-Control"] == "no-store"
+    assert application.seen == []
+
+    async with client.get(f"{edge.url}/login?next=/orders/7", headers=page | SPOOFED) as answer:
+        assert answer.status == 200
+    assert not {name.lower() for name in ADA} & application.seen[0].headers.keys()
+
+
+async def test_a_401_of_the_application_is_its_own(edge, application, client):
+    application.answer = lambda _: web.Response(status=401, text="mine")
+    headers = bearer("user-token") | {"Sec-Fetch-Mode": "navigate"}
+    async with client.get(f"{edge.url}/orders", headers=headers, allow_redirects=False) as answer:
+        assert (answer.status, await answer.text()) == (401, "mine")
+
+
+HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket"}
+
+
+@pytest.mark.parametrize(
+    ("method", "sent", "reaches"),
+    [
+        ("POST", {}, True),
+        ("POST", {"Origin": "{url}"}, True),
+        ("POST", {"Origin": "https://evil.example.org"}, False),
+        ("POST", {"Origin": "null"}, False),
+        ("POST", {"Origin": "{url}.evil.example.org"}, False),
+        ("POST", {"Origin": "https://evil.example.org", "Sec-Fetch-Site": "same-site"}, False),
+        ("DELETE", {"Origin": "https://evil.example.org"}, False),
+        ("GET", {"Origin": "https://evil.example.org"}, True),
+        ("GET", {"Origin": "https://evil.example.org", **HANDSHAKE}, False),
+        ("GET", {"Origin": "{url}", **HANDSHAKE}, True),
+        ("POST", {"Origin": "https://other.example.org", "X-API-Key": "ak_good"}, True),
+        ("POST", {"Origin": "https://other.example.org", "Authorization": "Bearer user-token"}, True),
+    ],
+)
+async def test_a_page_elsewhere_cannot_use_the_cookie(edge, gatepost, application, client, method, sent, reaches):
+    gatepost.answer = lambda _: web.Response(headers=ADA)
+    headers = {"Cookie": "accessToken=a"} | {name: value.format(url=edge.url) for name, value in sent.items()}
+    async with client.request(method, f"{edge.url}/orders", headers=headers) as answer:
+        body = await answer.read()
+
+    assert (answer.status, len(application.seen)) == ((200, 1) if reaches else (403, 0))
+    if not reaches:
+        assert json.loads(body)["code"] == "ORIGIN_FORBIDDEN"
+        assert gatepost.seen == []
+
+
+async def test_who_may_use_gatepost_itself_is_for_gatepost_to_say(edge, gatepost, client):
+    async with client.post(f"{edge.url}/api/auth/login", json={}, headers={"Origin": "https://app.example.org"}):
+        pass
+
+    assert [request.target for request in gatepost.seen] == ["/api/auth/login"]
+
+
+async def test_a_websocket_is_asked_about_and_then_left_alone(nginx, gatepost, client):
+    async def echo(request):
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str(request.headers["X-Auth-User"])
+        async for message in socket:
+            await socket.send_str(message.data)
+        return socket
+
+    live = web.Application()
+    live.router.add_get("/live/feed", echo)
+    async with TestServer(live) as server:
+        edge = nginx(
+            "nginx-forward-auth.conf",
+            {"gatepost:8000": gatepost.address, "application:3000": f"127.0.0.1:{server.port}"},
+        )
+        async with client.ws_connect(f"{edge.url}/live/feed", headers=SPOOFED | bearer("user-token")) as socket:
+            assert await socket.receive_str() == "u_ada"
+            for word in ("a", "b"):
+                await socket.send_str(word)
+                assert await socket.receive_str() == word
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await client.ws_connect(f"{edge.url}/live/feed")
+
+    assert refused.value.status == 401
+    assert len(gatepost.seen) == 2
 
 
 async def test_an_api_key_travels_with_the_question(edge, gatepost, client):
