@@ -25,7 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 REDIS_PAGE = (ROOT / "docs" / "redis.md").read_text()
 EXAMPLE_ENV = (ROOT / "config" / "example.env").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "node_modules" not in page.parts),
+]
+GUIDES = [ROOT / "docs" / name for name in ("spa.md", "forward-auth.md", "verifying-tokens.md", "providers.md")]
 CODE = re.compile(r"`([^`]+)`")
 
 
@@ -138,6 +143,24 @@ def test_the_error_that_the_readme_shows_is_one_of_ours():
 
     assert {name: shown[name] for name in expected} == expected
     assert shown.keys() - expected.keys() == {"type", "requestId"}
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_a_guide_names_only_settings_and_codes_that_there_are(page):
+    codes = {code for _, some in ERRORS for code in some}
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    named = {word for span in CODE.findall(prose) for word in re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", span)}
+    assert {
+        name
+        for name in named - codes - set(NAMES)
+        if not OIDC.fullmatch(name) and not name.startswith(("GATEPOST_", "OIDC_"))
+    } == set()
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index
 
 
 # --- Redis -----------------------------------------------------------------------------------------------------------
@@ -345,9 +368,10 @@ def test_the_module_for_single_page_apps_does_what_it_says(service, tmp_path):
     assert run(node, "journey.mjs", service, cwd=tmp_path).stdout.split() == ["done"]
 
 
-def test_the_pieces_of_javascript_in_the_readme_are_javascript(tmp_path):
+def test_the_pieces_of_javascript_are_javascript(tmp_path):
     node, shown = tool("node"), blocks("js")
     assert len(shown) == 2
+    shown += blocks("js", (ROOT / "docs" / "spa.md").read_text())
     for number, piece in enumerate(shown):
         (tmp_path / f"{number}.mjs").write_text(piece)
         run(node, "--check", f"{number}.mjs", cwd=tmp_path)

@@ -1,5 +1,6 @@
 """A real browser: headless Chromium, driven by Playwright, at a single-page app on an origin of its own."""
 
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -35,18 +36,38 @@ def _chromium() -> str:
     return str(found)
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[Any]:
-    """A page of a fresh browser; no traffic of its own leaves this machine."""
+@contextlib.asynccontextmanager
+async def launched(*flags: str, profile: Path | None = None) -> AsyncIterator[Any]:
+    """A browser with these flags; no traffic of its own leaves this machine. Of certificates it takes any.
+
+    Without a profile it is an incognito window. With one it takes third-party cookies, as Chrome does unless told
+    otherwise; Debian's Chromium would block them.
+    """
     if in_ci():
         from playwright.async_api import async_playwright
     else:
         async_playwright = pytest.importorskip("playwright.async_api").async_playwright
     quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    how = {"executable_path": _chromium(), "args": [*quiet, "--disable-quic", *flags]}
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=_chromium(), args=[*quiet, "--disable-quic"])
-        yield await (await browser.new_context()).new_page()
+        if profile:
+            preferences = profile / "Default" / "Preferences"
+            preferences.parent.mkdir(parents=True)
+            preferences.write_text('{"profile": {"cookie_controls_mode": 2}}')  # block them in incognito windows
+            window = await playwright.chromium.launch_persistent_context(profile, ignore_https_errors=True, **how)
+            yield window
+            await window.close()
+            return
+        browser = await playwright.chromium.launch(**how)
+        yield await browser.new_context(ignore_https_errors=True)
         await browser.close()
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Any]:
+    """A page of a fresh browser."""
+    async with launched() as window:
+        yield await window.new_page()
 
 
 @pytest.fixture
