@@ -109,6 +109,7 @@ HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket"}
         ("POST", {"Origin": "null"}, False),
         ("POST", {"Origin": "{url}.evil.example.org"}, False),
         ("POST", {"Origin": "https://evil.example.org", "Sec-Fetch-Site": "same-site"}, False),
+        ("POST", {"Origin": "https://evil.example.org", "Authorization": "Basic YTpi"}, False),  # browsers add that one
         ("DELETE", {"Origin": "https://evil.example.org"}, False),
         ("GET", {"Origin": "https://evil.example.org"}, True),
         ("GET", {"Origin": "https://evil.example.org", **HANDSHAKE}, False),
