@@ -31,6 +31,7 @@ from service.http.address import Proxies
 from service.http.body import LARGEST
 from service.http.cookies import Cookies
 from service.http.csrf import Csrf
+from service.http.docs import routes as docs_routes
 from service.http.examples import routes as example_routes
 from service.http.health import routes as health_routes
 from service.http.metrics import observe_shared, tell_requests
@@ -152,6 +153,7 @@ def make_app(its: Parts) -> web.Application:
         audit_routes,
         health_routes,
         metrics_routes,
+        docs_routes,
     ]
     tables += [dev_mail_routes] if its.showing else []
     # The example under /api/users/ must come before the route that takes any id there.

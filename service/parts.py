@@ -54,6 +54,7 @@ class State:
     condition: Condition = field(default_factory=Condition)
     connections: Callable[[], int] = lambda: 0  # how many are open
     count_sessions_at: float = field(default_factory=lambda: time.monotonic() + 4)  # not at the start: that is quick
+    openapi: tuple[bytes, str] | None = None  # the document and its ETag, once somebody has asked
     meters: dict[object, Meter] = field(default_factory=dict)  # of every route that was asked for
 
 

@@ -26,12 +26,11 @@ from service import embedded
 from service.accounts.passwords import ARGON2ID, Passwords, load_common
 from service.app import assemble, close, look_after, make_app
 from service.http.access_log import AccessLog
-from service.http.protocol import Runner
 from service.limits import policies
 from service.parts import Parts
 from service.settings import CONFIG, Settings, duration, load
 from service.store import Single, Topology, connect
-from tests import log_watch
+from tests import contract, log_watch
 from tests.log_watch import WATCH
 from tests.mail.smtp_server import SmtpServer
 
@@ -126,6 +125,14 @@ def bounds_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 def widen_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("node.ANSWER", "node.CONNECT", "store.ANSWER", "store.PATIENCE"):
         monkeypatch.setattr(f"service.store.{bound}", 30.0)
+
+
+@pytest.fixture(autouse=True)
+def answers_as_published() -> Iterator[None]:
+    """Whatever a test is about: what an instance answers in it is what `/openapi.json` says."""
+    contract.complaints.clear()
+    yield
+    assert contract.complaints == []
 
 
 @pytest.fixture(scope="session")
@@ -351,10 +358,10 @@ class Answer:
 
 
 class Served(TestServer):
-    """A server as `service.serving` runs it."""
+    """A server as `service.serving` runs it, whose answers are held against what it publishes."""
 
-    async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, access_log_class=AccessLog, **options)
+    async def _make_runner(self, **options: Any) -> contract.Watched:
+        return contract.Watched(self.app, access_log_class=AccessLog, **options)
 
 
 Serving = Callable[..., Awaitable[Browser]]

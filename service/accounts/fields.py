@@ -5,7 +5,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from service.accounts.emails import canonical
+from service.accounts.emails import LONGEST, canonical
+from service.accounts.passwords import LONGEST as LONGEST_PASSWORD
+from service.accounts.passwords import SHORTEST as SHORTEST_PASSWORD
 
 
 def _printable(text: str) -> str:
@@ -24,6 +26,20 @@ def _web_address(text: str) -> str:
     return text
 
 
-Email = Annotated[str, AfterValidator(canonical)]
-Name = Annotated[str, Field(max_length=100), AfterValidator(_printable)]
-Picture = Annotated[str, Field(max_length=2048), AfterValidator(_web_address)]
+# What `Passwords.check` decides is only told here: it knows the person as well.
+_STRONG = {"format": "password", "minLength": SHORTEST_PASSWORD, "maxLength": LONGEST_PASSWORD}
+
+Email = Annotated[
+    str,
+    AfterValidator(canonical),
+    Field(examples=["ada@example.org"], json_schema_extra={"format": "email", "maxLength": LONGEST}),
+]
+Name = Annotated[str, Field(max_length=100, examples=["Ada"]), AfterValidator(_printable)]
+Picture = Annotated[
+    str,
+    Field(max_length=2048, examples=["https://example.org/ada.jpg"], json_schema_extra={"format": "uri"}),
+    AfterValidator(_web_address),
+]
+Password = Annotated[str, Field(examples=["a long and private sentence"], json_schema_extra={"format": "password"})]
+NewPassword = Annotated[str, Field(examples=["a long and private sentence"], json_schema_extra=_STRONG)]
+MailedToken = Annotated[str, Field(examples=["ot_an-example-that-opens-nothing"])]

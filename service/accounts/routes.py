@@ -2,13 +2,23 @@
 
 from aiohttp import web
 
-from service.accounts.fields import Email, Name, Picture
+from service.accounts.fields import Email, Name, NewPassword, Password, Picture
 from service.accounts.users import User
 from service.audit.events import Event
-from service.errors import EmailExists, Forbidden, InvalidToken, NotFound, RegistrationClosed
-from service.http import answers, guard
+from service.errors import (
+    EmailExists,
+    Forbidden,
+    InvalidCredentials,
+    InvalidToken,
+    NotFound,
+    Overloaded,
+    ReauthenticationRequired,
+    RegistrationClosed,
+)
+from service.http import answers, guard, shapes
 from service.http.body import Body, read, read_optional
 from service.http.browser import with_browser_session
+from service.http.contract import MODE, Contract
 from service.http.guard import client, principal
 from service.http.signing_in import greet, wants_cookies, welcome
 from service.http.throttle import charge, origin, unless_used_up
@@ -23,7 +33,7 @@ READ_USERS = "users:read"
 
 class Registration(Body):
     email: Email
-    password: str
+    password: NewPassword
     first_name: Name | None = None
     last_name: Name | None = None
     name: Name | None = None
@@ -38,21 +48,29 @@ class Profile(Body):
     picture: Picture | None = None
 
 
-class Goodbye(Body):
+class AccountDeletion(Body):
     """An account that has no password is deleted without one, soon after a sign-in."""
 
-    password: str | None = None
+    password: Password | None = None
 
 
 class PasswordChange(Body):
-    current_password: str
-    new_password: str
+    current_password: Password
+    new_password: NewPassword
 
 
 @routes.post("/api/auth/register")
 @guard.anyone
 @unless_used_up("register")
 @with_browser_session
+@Contract(
+    takes=Registration,
+    gives={201: shapes.SignedIn, 202: None},
+    parameters=(MODE,),
+    raises=(EmailExists, RegistrationClosed, Overloaded),
+    limits=("register",),
+    sets_cookies=(201,),
+)
 async def register(request: web.Request) -> web.Response:
     """Make an account and sign its owner in; where the email must be proved first, a mail is sent instead."""
     its, cookies = parts(request), wants_cookies(request)
@@ -87,6 +105,7 @@ async def register(request: web.Request) -> web.Response:
 
 @routes.get("/api/auth/me")
 @guard.person
+@Contract(gives={200: shapes.Account})
 async def me(request: web.Request) -> web.Response:
     """Who I am."""
     return _shown(request, guard.account(request))
@@ -94,10 +113,18 @@ async def me(request: web.Request) -> web.Response:
 
 @routes.delete("/api/auth/me")
 @guard.user
+@Contract(
+    takes=AccountDeletion,
+    may_be_empty=True,
+    gives={204: None},
+    raises=(InvalidCredentials, Forbidden, ReauthenticationRequired, NotFound, Overloaded),
+    limits=("login",),
+    sets_cookies=(204,),
+)
 async def delete_me(request: web.Request) -> web.Response:
     """Delete my account: nothing is left of it but the audit trail."""
     its, asking = parts(request), principal(request)
-    sent = await read_optional(request, Goodbye) or Goodbye()
+    sent = await read_optional(request, AccountDeletion) or AccountDeletion()
     await charge(request, Charge("login", (origin(request), asking.email)))
     await its.deletion.by_owner(asking, sent.password, client(request))
     response = answers.nothing()
@@ -108,6 +135,7 @@ async def delete_me(request: web.Request) -> web.Response:
 
 @routes.get("/api/users/profile")
 @guard.person
+@Contract(gives={200: shapes.Account})
 async def profile(request: web.Request) -> web.Response:
     """My profile."""
     return _shown(request, guard.account(request))
@@ -115,6 +143,7 @@ async def profile(request: web.Request) -> web.Response:
 
 @routes.patch("/api/users/profile")
 @guard.user
+@Contract(takes=Profile, gives={200: shapes.Account})
 async def change_profile(request: web.Request) -> web.Response:
     """Change my names or my picture."""
     changes = (await read(request, Profile)).model_dump(exclude_unset=True)
@@ -130,6 +159,7 @@ async def change_profile(request: web.Request) -> web.Response:
 
 @routes.get("/api/users/{id}")
 @guard.caller
+@Contract(gives={200: shapes.Account}, raises=(Forbidden, NotFound))
 async def user(request: web.Request) -> web.Response:
     """A user: oneself, or with `users:read` anybody. An API key has no self."""
     wanted, asking = request.match_info["id"], principal(request)
@@ -142,6 +172,7 @@ async def user(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/password/change")
 @guard.user
+@Contract(takes=PasswordChange, gives={204: None}, raises=(InvalidCredentials, Overloaded), limits=("login",))
 async def change_password(request: web.Request) -> web.Response:
     """Set a new password; every other session ends."""
     asking = principal(request)

@@ -1,13 +1,17 @@
 """Administration over HTTP."""
 
+from typing import Annotated
+
 from aiohttp import web
+from pydantic import Field
 
 from service.accounts.emails import InvalidEmail, canonical
 from service.admin.administration import Actor
 from service.admin.parked_mail import Shown
-from service.errors import ValidationFailed
-from service.http import answers, guard, paging
+from service.errors import Forbidden, NotFound, ValidationFailed
+from service.http import answers, guard, paging, shapes
 from service.http.body import Body, read
+from service.http.contract import PAGE, Contract, Parameter
 from service.http.guard import client, principal
 from service.http.paging import asked
 from service.parts import parts
@@ -15,18 +19,21 @@ from service.parts import parts
 routes = web.RouteTableDef()
 
 USERS_READ, USERS_WRITE, STATS_READ = "users:read", "users:write", "stats:read"
+_EMAIL = Parameter("email", "A whole address.", {"type": "string", "format": "email"})
+_ROLE = Parameter("role", "A role of the table.")
 
 
-class Change(Body):
+class UserChange(Body):
     """What is not there stays as it is."""
 
-    roles: list[str] | None = None
+    roles: Annotated[list[str], Field(examples=[["user", "moderator"]])] | None = None
     active: bool | None = None
     email_verified: bool | None = None
 
 
 @routes.get("/api/admin/users")
 @guard.permission(USERS_READ)
+@Contract(gives={200: shapes.UserList}, parameters=(_EMAIL, _ROLE, *PAGE))
 async def users(request: web.Request) -> web.Response:
     """Accounts, newest first; `?email=` is a whole address, `?role=` a role."""
     its, email, role = parts(request), asked(request, "email"), asked(request, "role")
@@ -43,6 +50,7 @@ async def users(request: web.Request) -> web.Response:
 
 @routes.get("/api/admin/users/{id}")
 @guard.permission(USERS_READ)
+@Contract(gives={200: shapes.Account}, raises=(NotFound,))
 async def user(request: web.Request) -> web.Response:
     """An account."""
     found = await parts(request).administration.find(request.match_info["id"])
@@ -51,9 +59,10 @@ async def user(request: web.Request) -> web.Response:
 
 @routes.patch("/api/admin/users/{id}")
 @guard.permission(USERS_WRITE)
+@Contract(takes=UserChange, gives={200: shapes.Account}, raises=(NotFound, Forbidden))
 async def change_user(request: web.Request) -> web.Response:
     """Give and take roles, disable, enable, vouch for the email; in force at once."""
-    its, wanted = parts(request), await read(request, Change)
+    its, wanted = parts(request), await read(request, UserChange)
     changed = await its.administration.change(
         _actor(request),
         request.match_info["id"],
@@ -66,6 +75,7 @@ async def change_user(request: web.Request) -> web.Response:
 
 @routes.delete("/api/admin/users/{id}")
 @guard.permission(USERS_WRITE)
+@Contract(gives={204: None}, raises=(NotFound, Forbidden))
 async def delete_user(request: web.Request) -> web.Response:
     """Delete an account: nothing is left of it but the audit trail."""
     await parts(request).administration.delete(_actor(request), request.match_info["id"])
@@ -74,6 +84,7 @@ async def delete_user(request: web.Request) -> web.Response:
 
 @routes.post("/api/admin/users/{id}/logout")
 @guard.permission(USERS_WRITE)
+@Contract(gives={204: None}, raises=(NotFound, Forbidden))
 async def sign_out_user(request: web.Request) -> web.Response:
     """End every session of an account."""
     await parts(request).administration.sign_out(_actor(request), request.match_info["id"])
@@ -82,6 +93,7 @@ async def sign_out_user(request: web.Request) -> web.Response:
 
 @routes.get("/api/admin/stats")
 @guard.permission(STATS_READ)
+@Contract(gives={200: shapes.Statistics})
 async def statistics(request: web.Request) -> web.Response:
     """How many accounts and sessions there are, and how much mail has not left."""
     counts = await parts(request).administration.statistics()
@@ -101,6 +113,7 @@ async def statistics(request: web.Request) -> web.Response:
 
 @routes.get("/api/admin/mail/parked")
 @guard.permission(USERS_READ)
+@Contract(gives={200: shapes.ParkedMailList}, parameters=PAGE)
 async def parked_mail(request: web.Request) -> web.Response:
     """Mail that was given up, the latest first, with the reason; no link, no token, no whole address."""
     found, cursor = await parts(request).parked_mail.page(asked(request, "cursor"), paging.limit(request))
@@ -109,6 +122,7 @@ async def parked_mail(request: web.Request) -> web.Response:
 
 @routes.post("/api/admin/mail/parked/retry")
 @guard.permission(USERS_WRITE)
+@Contract(gives={202: shapes.Retried})
 async def retry_all_mail(request: web.Request) -> web.Response:
     """Have all parked mail tried again now."""
     count = await parts(request).parked_mail.retry_all(_actor(request))
@@ -117,6 +131,7 @@ async def retry_all_mail(request: web.Request) -> web.Response:
 
 @routes.post("/api/admin/mail/parked/{id}/retry")
 @guard.permission(USERS_WRITE)
+@Contract(gives={202: None}, raises=(NotFound,))
 async def retry_mail(request: web.Request) -> web.Response:
     """Have a parked mail tried again now; asked for twice it is sent once."""
     await parts(request).parked_mail.retry(_actor(request), request.match_info["id"])
@@ -125,6 +140,7 @@ async def retry_mail(request: web.Request) -> web.Response:
 
 @routes.delete("/api/admin/mail/parked/{id}")
 @guard.permission(USERS_WRITE)
+@Contract(gives={204: None}, raises=(NotFound,))
 async def drop_mail(request: web.Request) -> web.Response:
     """Forget a parked mail."""
     await parts(request).parked_mail.drop(_actor(request), request.match_info["id"])

@@ -9,9 +9,10 @@ from pydantic import Field
 from service.accounts.fields import Name
 from service.apikeys.keys import ApiKey
 from service.audit.events import Event
-from service.errors import NotFound
-from service.http import answers, guard
+from service.errors import NotFound, TooManyKeys
+from service.http import answers, guard, shapes
 from service.http.body import Body, read
+from service.http.contract import Contract
 from service.http.guard import client, principal
 from service.http.throttle import charge
 from service.limits.limiter import Charge
@@ -25,12 +26,13 @@ _LONGEST = int(timedelta(days=3650).total_seconds())
 
 class NewKey(Body):
     name: Name
-    permissions: Annotated[list[Permission], Field(max_length=100)]
-    expires_in: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None  # seconds
+    permissions: Annotated[list[Permission], Field(max_length=100, examples=[["profile:read"]])]
+    expires_in: Annotated[int, Field(ge=1, le=_LONGEST, description="Seconds.", examples=[86400])] | None = None
 
 
 @routes.post("/api/auth/api-keys")
 @guard.user
+@Contract(takes=NewKey, gives={201: shapes.NewApiKey}, raises=(TooManyKeys,), limits=("apikey",))
 async def make(request: web.Request) -> web.Response:
     """Make an API key; this answer is the only one that shows it."""
     asking, wanted = principal(request), await read(request, NewKey)
@@ -43,6 +45,7 @@ async def make(request: web.Request) -> web.Response:
 
 @routes.get("/api/auth/api-keys")
 @guard.user
+@Contract(gives={200: shapes.ApiKeyList})
 async def keys(request: web.Request) -> web.Response:
     """My API keys."""
     found = await parts(request).api_keys.of(principal(request).user_id)
@@ -51,6 +54,7 @@ async def keys(request: web.Request) -> web.Response:
 
 @routes.delete("/api/auth/api-keys/{id}")
 @guard.user
+@Contract(gives={204: None}, raises=(NotFound,))
 async def revoke(request: web.Request) -> web.Response:
     """Revoke one of my API keys."""
     key_id = request.match_info["id"]
@@ -67,8 +71,7 @@ async def _tell(event: Event, request: web.Request, key_id: str) -> None:
     )
 
 
-def _shape(key: ApiKey) -> dict[str, object]:
-    """`ApiKey`."""
+def _shape(key: ApiKey) -> shapes.ApiKey:
     return {
         "id": key.id,
         "name": key.name,

@@ -6,7 +6,8 @@ from service.audit.events import Event
 from service.audit.own import own
 from service.audit.trail import AuditEvent, Wanted
 from service.errors import ValidationFailed
-from service.http import answers, guard, paging
+from service.http import answers, guard, paging, shapes
+from service.http.contract import PAGE, Contract, Parameter
 from service.http.guard import principal
 from service.http.paging import asked
 from service.parts import parts
@@ -14,10 +15,14 @@ from service.parts import parts
 routes = web.RouteTableDef()
 
 AUDIT_READ = "audit:read"
+_SESSION = Parameter("sessionId", "The history of one session.")
+_USER = Parameter("userId", "Events of one account.")
+_TYPE = Parameter("type", "Events of one type.", {"type": "string", "enum": list(Event)})
 
 
 @routes.get("/api/auth/events")
 @guard.user
+@Contract(gives={200: shapes.AuditEventList}, parameters=(_SESSION, *PAGE))
 async def own_events(request: web.Request) -> web.Response:
     """What happened to my account, newest first; `?sessionId=` for the history of one session.
 
@@ -31,6 +36,7 @@ async def own_events(request: web.Request) -> web.Response:
 
 @routes.get("/api/admin/audit")
 @guard.permission(AUDIT_READ)
+@Contract(gives={200: shapes.AuditEventList}, parameters=(_USER, _SESSION, _TYPE, *PAGE))
 async def trail(request: web.Request) -> web.Response:
     """Everybody's events, newest first; `?userId=`, `?sessionId=` and `?type=` choose some.
 
@@ -43,8 +49,7 @@ async def trail(request: web.Request) -> web.Response:
     return paging.page([_shape(event) for event in events], cursor)
 
 
-def _shape(event: AuditEvent) -> dict[str, object]:
-    """`AuditEvent`."""
+def _shape(event: AuditEvent) -> shapes.AuditEvent:
     return {
         "id": event.id,
         "at": answers.moment(event.at),

@@ -1,14 +1,15 @@
-"""The shapes of our answers."""
+"""Our answers, put together."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 import orjson
 from aiohttp import web
 
 from service.accounts.users import User
+from service.http import shapes
 from service.http.response import Answer
 from service.parts import Parts, parts
 from service.sessions.signin import Tokens
@@ -31,6 +32,12 @@ def accepted() -> web.Response:
     return Answer(status=202)
 
 
+@overload
+def moment(time: datetime) -> str: ...
+@overload
+def moment(time: None) -> None: ...
+@overload
+def moment(time: datetime | None) -> str | None: ...
 @lru_cache(maxsize=8192)
 def moment(time: datetime | None) -> str | None:
     """A time as RFC 3339 in UTC, to the millisecond."""
@@ -39,8 +46,7 @@ def moment(time: datetime | None) -> str | None:
     return (time if time.tzinfo is UTC else time.astimezone(UTC)).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def user(person: User, its: Parts) -> dict[str, Any]:
-    """`User`."""
+def user(person: User, its: Parts) -> shapes.User:
     return {
         "id": person.id,
         "email": person.email,

@@ -83,6 +83,7 @@ def with_browser_session(handler: Handler) -> Handler:
         response: web.StreamResponse = await aiohttp_session.session_middleware(storage)(request, handler)
         return response
 
+    wrapped.browser_session = True  # type: ignore[attr-defined]
     return wrapped
 
 

@@ -39,6 +39,11 @@ class Cookies:
         """The name of a cookie that never has a domain or a path of its own."""
         return "__Host-" + name if self._secure else name
 
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """What they are called here: that of the access token, the refresh token and the CSRF token."""
+        return self._access.name, self._refresh.name, self._csrf.name
+
     def _named(self, name: str, path: str = "/") -> str:
         """A cookie's name with the strictest prefix that it can have."""
         if self._secure and (self._domain or path != "/"):

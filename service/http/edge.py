@@ -34,7 +34,9 @@ class Edge:
         self._app = app
         settings = self._its.settings
         self._heads = Heads(
-            problems.security_headers(settings), {origin: cors.headers_for(origin) for origin in settings.cors_origins}
+            problems.security_headers(settings),
+            {origin: cors.headers_for(origin) for origin in settings.cors_origins},
+            problems.PAGE_HEADERS,
         )
         self._known: dict[tuple[str, str], web.UrlMappingMatchInfo] = {}
         for resource in app.router.resources():

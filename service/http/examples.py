@@ -3,8 +3,9 @@
 from aiohttp import web
 
 from service.accounts.roles import ADMIN, MODERATOR
-from service.http import guard
+from service.http import guard, shapes
 from service.http.answers import answer
+from service.http.contract import Contract
 from service.http.guard import optional_principal, principal
 
 routes = web.RouteTableDef()
@@ -12,6 +13,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/api/public")
 @guard.anyone
+@Contract(gives={200: shapes.Greeting}, redis=False)
 async def public(request: web.Request) -> web.Response:
     """For everybody."""
     return answer({"message": "Hello, whoever you are."})
@@ -19,6 +21,7 @@ async def public(request: web.Request) -> web.Response:
 
 @routes.get("/api/optional")
 @guard.optional_user
+@Contract(gives={200: shapes.OptionalGreeting})
 async def optional(request: web.Request) -> web.Response:
     """With and without a user."""
     asking = optional_principal(request)
@@ -27,6 +30,7 @@ async def optional(request: web.Request) -> web.Response:
 
 @routes.get("/api/protected")
 @guard.user
+@Contract(gives={200: shapes.Greeting})
 async def protected(request: web.Request) -> web.Response:
     """For those who are signed in."""
     return answer({"message": f"Hello, {principal(request).email}. You are signed in."})
@@ -34,6 +38,7 @@ async def protected(request: web.Request) -> web.Response:
 
 @routes.get("/api/moderate")
 @guard.role(MODERATOR, ADMIN)
+@Contract(gives={200: shapes.Greeting})
 async def moderate(request: web.Request) -> web.Response:
     """For moderators and admins."""
     return answer({"message": f"Hello, {principal(request).email}. You may moderate."})
@@ -41,6 +46,7 @@ async def moderate(request: web.Request) -> web.Response:
 
 @routes.get("/api/admin")
 @guard.role(ADMIN)
+@Contract(gives={200: shapes.Greeting})
 async def admin(request: web.Request) -> web.Response:
     """For admins."""
     return answer({"message": f"Hello, {principal(request).email}. You are an admin."})
@@ -48,6 +54,7 @@ async def admin(request: web.Request) -> web.Response:
 
 @routes.get("/api/users/dashboard")
 @guard.user
+@Contract(gives={200: shapes.Dashboard})
 async def dashboard(request: web.Request) -> web.Response:
     """The caller's own greeting."""
     asking = principal(request)

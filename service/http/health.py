@@ -6,7 +6,8 @@ from aiohttp import web
 
 from service import __version__
 from service.errors import StoreUnavailable
-from service.http import answers, guard
+from service.http import answers, guard, shapes
+from service.http.contract import Contract
 from service.parts import parts
 
 routes = web.RouteTableDef()
@@ -14,6 +15,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/health")
 @guard.anyone
+@Contract(gives={200: shapes.Health}, redis=False)
 async def health(request: web.Request) -> web.Response:
     """Alive: the event loop turns. Asks nobody else."""
     now = datetime.now(UTC)
@@ -23,6 +25,7 @@ async def health(request: web.Request) -> web.Response:
 
 @routes.get("/ready")
 @guard.anyone
+@Contract(gives={200: shapes.Readiness, 503: shapes.Readiness}, redis=False)
 async def ready(request: web.Request) -> web.Response:
     """Ready for traffic: Redis answers, the keys are there, and the instance is not about to stop."""
     its = parts(request)
@@ -44,6 +47,7 @@ async def ready(request: web.Request) -> web.Response:
 
 @routes.get("/")
 @guard.anyone
+@Contract(gives={200: shapes.Index}, redis=False)
 async def index(request: web.Request) -> web.Response:
     """What this is and what it answers."""
     endpoints = sorted(

@@ -14,6 +14,7 @@ from aiohttp import web
 from service import metrics
 from service.errors import InvalidToken, NotFound, NoToken
 from service.http import guard
+from service.http.contract import METRICS, Contract, Raw
 from service.http.response import Answer
 from service.metrics import Meter
 from service.parts import Parts, parts
@@ -29,6 +30,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 @routes.get("/metrics")
 @guard.anyone
+@Contract(
+    gives={200: Raw(metrics.CONTENT_TYPE)},
+    raises=(NoToken, InvalidToken, NotFound),
+    credentials=((METRICS,), ()),
+    redis=False,
+)
 async def everything(request: web.Request) -> web.Response:
     """Every metric of this instance, in Prometheus' text format; what other workers are doing is up to 5 s old."""
     _check(request)

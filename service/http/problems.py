@@ -23,12 +23,18 @@ from service.http.response import Answer, header_lines
 from service.parts import parts
 from service.settings import Settings
 
+PROBLEM = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
 REFRESHED_BY_COOKIE = web.RequestKey("refreshed_by_cookie", bool)
-_KIND = "application/problem+json"
 _ready: dict[
     type[NotSignedIn], tuple[bytes, str]
 ] = {}  # problems that say the same but for the request's id, and heads
+
+# A page of ours may load what lies beside it and ask us; nothing inline, nothing from elsewhere.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 
 
 async def translate(request: web.Request, error: web.HTTPException) -> Answer:
@@ -73,9 +79,9 @@ def problem(request: web.Request, error: ServiceError) -> Answer:
     request_id = request[REQUEST_ID]
     if isinstance(error, NotSignedIn) and not error.members and error.detail is error.title:
         beginning, lines = _ready.get(type(error)) or _made_ready(error)
-        response = Answer(b'%b"%b"}' % (beginning, request_id.encode()), error.status, None, _KIND, lines)
+        response = Answer(b'%b"%b"}' % (beginning, request_id.encode()), error.status, None, PROBLEM, lines)
     else:
-        response = Answer(orjson.dumps(_members(error, request_id)), error.status, error.headers, _KIND)
+        response = Answer(orjson.dumps(members(error, request_id)), error.status, error.headers, PROBLEM)
     if error.status == 500:
         metrics.HTTP_ERRORS.inc()
     if isinstance(error, RefreshRefused) and request.get(REFRESHED_BY_COOKIE):
@@ -83,7 +89,8 @@ def problem(request: web.Request, error: ServiceError) -> Answer:
     return response
 
 
-def _members(error: ServiceError, request_id: str) -> dict[str, Any]:
+def members(error: ServiceError, request_id: str) -> dict[str, Any]:
+    """The problem that this error is (RFC 9457)."""
     return {
         "type": "about:blank",
         "title": error.title,
@@ -97,7 +104,7 @@ def _members(error: ServiceError, request_id: str) -> dict[str, Any]:
 
 def _made_ready(error: NotSignedIn) -> tuple[bytes, str]:
     """The problem up to the request's id, which is its last member and needs no escape; and its header lines."""
-    beginning = orjson.dumps(_members(error, "")).removesuffix(b'""}')
+    beginning = orjson.dumps(members(error, "")).removesuffix(b'""}')
     found = _ready[type(error)] = beginning, header_lines(error.headers)
     return found
 

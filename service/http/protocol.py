@@ -222,17 +222,8 @@ class _NotHttp(ServiceError):
 
 def _problem(error: ServiceError, request_id: str, headers: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
     """Headers and body of an answer to no request."""
-    members = {
-        "type": "about:blank",
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        "code": error.code,
-        "requestId": request_id,
-        **error.members,
-    }
-    known = {"Content-Type": "application/problem+json", "Cache-Control": "no-store", "X-Request-Id": request_id}
-    return {**headers, **known, **error.headers}, orjson.dumps(members)
+    known = {"Content-Type": problems.PROBLEM, "Cache-Control": "no-store", "X-Request-Id": request_id}
+    return {**headers, **known, **error.headers}, orjson.dumps(problems.members(error, request_id))
 
 
 def _written(status: int, headers: Mapping[str, str], body: bytes) -> bytes:

@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from multidict import CIMultiDict
 
+HTML = "text/html; charset=utf-8"
 _WITHOUT_BODY = frozenset({204, 304})
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
@@ -73,8 +74,14 @@ class Answer(web.Response):
 class Heads:
     """Writes the heads of answers: what every one says, what some say, and what only this one does."""
 
-    def __init__(self, always: Mapping[str, str], origins: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        always: Mapping[str, str],
+        origins: Mapping[str, Mapping[str, str]],
+        pages: Mapping[str, str] | None = None,
+    ) -> None:
         self._always = header_lines({**always, hdrs.VARY: hdrs.ORIGIN})
+        self._pages = header_lines({**always, **(pages or {}), hdrs.VARY: hdrs.ORIGIN})  # what is HTML
         self._origins = {origin: header_lines(headers) for origin, headers in origins.items()}
         self._starts: dict[tuple[int, str], str] = {}
 
@@ -102,7 +109,8 @@ class Heads:
 
     def _start(self, status: int, kind: str) -> str:
         typed = header_lines({hdrs.CONTENT_TYPE: kind}) if kind else ""
-        start = self._starts[status, kind] = f"HTTP/1.1 {status} {_phrase(status)}\r\n{typed}{self._always}"
+        always = self._pages if kind == HTML else self._always
+        start = self._starts[status, kind] = f"HTTP/1.1 {status} {_phrase(status)}\r\n{typed}{always}"
         return start
 
     def _told(self, answer: Answer) -> str:

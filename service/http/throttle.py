@@ -24,6 +24,7 @@ def limited(policy: str) -> Guard:
             await charge(request, Charge(policy, (origin(request),)))
             return await handler(request)
 
+        charged.limited = policy  # type: ignore[attr-defined]
         return charged
 
     return decorate

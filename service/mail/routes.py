@@ -6,7 +6,8 @@ from aiohttp import web
 
 from service.errors import NotFound
 from service.http import guard
-from service.http.response import Answer
+from service.http.contract import Contract, Raw
+from service.http.response import HTML, Answer
 from service.parts import parts
 
 routes = web.RouteTableDef()
@@ -14,6 +15,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/dev/mail")
 @guard.anyone
+@Contract(gives={200: Raw(HTML)}, raises=(NotFound,), redis=False)
 async def dev_mail(request: web.Request) -> web.Response:
     """In development without `SMTP_URL`: the letters of this instance, the latest first; from this machine only."""
     showing = parts(request).showing
@@ -28,7 +30,7 @@ async def dev_mail(request: web.Request) -> web.Response:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Mail</title><h1>Mail</h1>'
         f"<p>What would have been sent, the latest first.</p>{letters or '<p>Nothing yet.</p>'}</html>"
     )
-    return Answer(page.encode(), content_type="text/html; charset=utf-8")
+    return Answer(page.encode(), content_type=HTML)
 
 
 def _with_links(text: str, base: str) -> str:

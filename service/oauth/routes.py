@@ -6,9 +6,24 @@ from typing import Concatenate, ParamSpec
 
 from aiohttp import hdrs, web
 
-from service.errors import OAuthStateInvalid, ServiceError
-from service.http import answers, browser, guard
+from service.errors import (
+    AccountDisabled,
+    EmailExists,
+    IdentityInUse,
+    OAuthCodeMissing,
+    OAuthDenied,
+    OAuthEmailUnverified,
+    OAuthExchangeFailed,
+    OAuthStateInvalid,
+    ProviderNotConfigured,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    RegistrationClosed,
+    ServiceError,
+)
+from service.http import answers, browser, guard, shapes
 from service.http.browser import with_browser_session
+from service.http.contract import MODE, Contract, Parameter
 from service.http.guard import client, principal
 from service.http.response import Answer
 from service.http.signing_in import arrive, greet, wants_cookies, welcome
@@ -22,6 +37,26 @@ routes = web.RouteTableDef()
 P = ParamSpec("P")
 Handler = Callable[Concatenate[web.Request, P], Awaitable[web.StreamResponse]]
 
+_REDIRECT_TO = Parameter("redirectTo", "Where to come back to, below an allowed origin.")
+_ANSWER = (
+    Parameter("code", "What the provider gives for a yes."),
+    Parameter("state", "What it was sent with."),
+    Parameter("error", "What the provider says for a no."),
+)
+_CALLBACK = (
+    OAuthCodeMissing,
+    OAuthStateInvalid,
+    OAuthExchangeFailed,
+    OAuthEmailUnverified,
+    OAuthDenied,
+    AccountDisabled,
+    RegistrationClosed,
+    ReauthenticationRequired,
+    ProviderNotConfigured,
+    EmailExists,
+    IdentityInUse,
+    ProviderUnavailable,
+)
 _RETURN_TO = web.RequestKey("return_to", str)
 _OURS = "|".join(sorted(RESERVED - {"google", "github"}))
 _NAMED = rf"/api/auth/{{provider:(?!(?:{_OURS})(?:/|$))[A-Za-z0-9_-]+}}"
@@ -45,6 +80,7 @@ def to_the_app(handler: Handler[P]) -> Handler[P]:
 
 @routes.get("/api/auth/providers")
 @guard.anyone
+@Contract(gives={200: shapes.Providers}, redis=False)
 async def providers(request: web.Request) -> web.Response:
     """Where one can sign in."""
     its = parts(request)
@@ -63,6 +99,11 @@ async def providers(request: web.Request) -> web.Response:
 @guard.anyone
 @with_browser_session
 @limited("oauth")
+@Contract(
+    gives={200: shapes.Departure, 302: None},
+    parameters=(_REDIRECT_TO, MODE),
+    raises=(ProviderNotConfigured, ProviderUnavailable),
+)
 async def start(request: web.Request) -> web.StreamResponse:
     """Leave for a provider: an address for a script, a redirect for a person."""
     its, name = parts(request), request.match_info["provider"]
@@ -80,6 +121,11 @@ async def start(request: web.Request) -> web.StreamResponse:
 @guard.user
 @with_browser_session
 @limited("oauth")
+@Contract(
+    gives={200: shapes.Departure},
+    parameters=(_REDIRECT_TO,),
+    raises=(ProviderNotConfigured, ReauthenticationRequired, ProviderUnavailable),
+)
 async def link(request: web.Request) -> web.Response:
     """Leave for a provider to link an account there with this one; the sign-in must be recent."""
     its, name, asking = parts(request), request.match_info["provider"], principal(request)
@@ -100,6 +146,12 @@ async def link(request: web.Request) -> web.Response:
 @guard.anyone
 @with_browser_session
 @to_the_app
+@Contract(
+    gives={200: shapes.SignedIn | shapes.Account, 302: None},
+    parameters=_ANSWER,
+    raises=_CALLBACK,
+    sets_cookies=(200, 302),
+)
 async def callback(request: web.Request) -> web.Response:
     """Come back from a provider: signed in, linked, or with the reason why not."""
     its, name, sent = parts(request), request.match_info["provider"], _once_each(request)
@@ -121,6 +173,7 @@ async def callback(request: web.Request) -> web.Response:
 
 @routes.delete("/api/auth/identities/{provider}")
 @guard.user
+@Contract(gives={204: None}, raises=(ReauthenticationRequired,))
 async def unlink(request: web.Request) -> web.Response:
     """Unlink an account elsewhere, unless it is the last way in; the sign-in must be recent."""
     await parts(request).joining.unlink(principal(request), request.match_info["provider"], client(request))

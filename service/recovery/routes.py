@@ -2,9 +2,11 @@
 
 from aiohttp import web
 
-from service.accounts.fields import Email
+from service.accounts.fields import Email, MailedToken, NewPassword, Password
+from service.errors import EmailExists, InvalidCredentials, InvalidOneTimeToken, Overloaded
 from service.http import answers, guard
 from service.http.body import Body, read
+from service.http.contract import Contract
 from service.http.guard import client, principal
 from service.http.throttle import charge, origin, unless_used_up
 from service.limits.limiter import Charge
@@ -13,30 +15,31 @@ from service.parts import parts
 routes = web.RouteTableDef()
 
 
-class Forgotten(Body):
+class ForgottenPassword(Body):
     email: Email
 
 
-class Reset(Body):
-    token: str
-    new_password: str
+class PasswordReset(Body):
+    token: MailedToken
+    new_password: NewPassword
 
 
-class Verification(Body):
-    token: str
+class EmailVerification(Body):
+    token: MailedToken
 
 
 class EmailChange(Body):
     new_email: Email
-    password: str
+    password: Password
 
 
 @routes.post("/api/auth/password/forgot")
 @guard.anyone
 @unless_used_up("forgot")
+@Contract(takes=ForgottenPassword, gives={202: None}, limits=("forgot",))
 async def forgot(request: web.Request) -> web.Response:
     """Ask for a mail to set a new password; the answer is the same whether there is such an account or not."""
-    sent = await read(request, Forgotten)
+    sent = await read(request, ForgottenPassword)
     await charge(request, *_mailing(request, sent.email))
     await parts(request).recovery.forgot(sent.email, client(request))
     return answers.accepted()
@@ -45,9 +48,10 @@ async def forgot(request: web.Request) -> web.Response:
 @routes.post("/api/auth/password/reset")
 @guard.anyone
 @unless_used_up("verify-email")
+@Contract(takes=PasswordReset, gives={204: None}, raises=(InvalidOneTimeToken, Overloaded), limits=("verify-email",))
 async def reset(request: web.Request) -> web.Response:
     """Set a new password with the token of that mail; every session ends."""
-    sent = await read(request, Reset)
+    sent = await read(request, PasswordReset)
     await charge(request, Charge("verify-email", (origin(request),)))
     await parts(request).recovery.reset(sent.token, sent.new_password, client(request))
     return answers.nothing()
@@ -55,6 +59,7 @@ async def reset(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/email/resend")
 @guard.user
+@Contract(gives={202: None}, limits=("forgot",))
 async def resend(request: web.Request) -> web.Response:
     """Ask for another mail to verify my email."""
     asking = principal(request)
@@ -66,9 +71,12 @@ async def resend(request: web.Request) -> web.Response:
 @routes.post("/api/auth/email/verify")
 @guard.anyone
 @unless_used_up("verify-email")
+@Contract(
+    takes=EmailVerification, gives={204: None}, raises=(InvalidOneTimeToken, EmailExists), limits=("verify-email",)
+)
 async def verify(request: web.Request) -> web.Response:
     """Verify an email, or move to a new one, with the token of a mail."""
-    sent = await read(request, Verification)
+    sent = await read(request, EmailVerification)
     await charge(request, Charge("verify-email", (origin(request),)))
     await parts(request).recovery.verify(sent.token, client(request))
     return answers.nothing()
@@ -76,6 +84,12 @@ async def verify(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/email/change")
 @guard.user
+@Contract(
+    takes=EmailChange,
+    gives={202: None},
+    raises=(InvalidCredentials, EmailExists, Overloaded),
+    limits=("login", "forgot"),
+)
 async def change_email(request: web.Request) -> web.Response:
     """Ask to move to another email; it changes when the new one is verified, and the old one is told."""
     asking, sent = principal(request), await read(request, EmailChange)

@@ -3,14 +3,30 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Annotated
 
 from aiohttp import web
+from pydantic import Field
 
-from service.accounts.fields import Email
-from service.errors import CsrfFailed, InvalidRefreshToken, NoRefreshToken, NotFound, NotSignedIn
-from service.http import answers, browser, guard
+from service.accounts.fields import Email, Password
+from service.errors import (
+    AccountDisabled,
+    CsrfFailed,
+    EmailUnverified,
+    InvalidCredentials,
+    InvalidRefreshToken,
+    InvalidToken,
+    NoRefreshToken,
+    NotFound,
+    NotSignedIn,
+    Overloaded,
+    RefreshTokenReused,
+    SessionEnded,
+)
+from service.http import answers, browser, guard, shapes
 from service.http.body import Body, read, read_optional
 from service.http.browser import with_browser_session
+from service.http.contract import BEARER, BROWSER, COOKIE, CSRF, MODE, REFRESH, Contract
 from service.http.csrf import HEADER
 from service.http.guard import bearer_token, client, principal
 from service.http.problems import REFRESHED_BY_COOKIE
@@ -27,11 +43,11 @@ routes = web.RouteTableDef()
 
 class Credentials(Body):
     email: Email
-    password: str
+    password: Password
 
 
 class Refresh(Body):
-    refresh_token: str | None = None
+    refresh_token: Annotated[str, Field(examples=["rt_an-example-that-opens-nothing"])] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,14 @@ class Presented:
 @guard.anyone
 @unless_used_up("login-address")
 @with_browser_session
+@Contract(
+    takes=Credentials,
+    gives={200: shapes.SignedIn},
+    parameters=(MODE,),
+    raises=(InvalidCredentials, AccountDisabled, EmailUnverified, Overloaded),
+    limits=("login", "login-address", "login-account"),
+    sets_cookies=(200,),
+)
 async def login(request: web.Request) -> web.Response:
     """Sign in with an email and a password."""
     cookies = wants_cookies(request)
@@ -63,6 +87,15 @@ async def login(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/refresh")
 @guard.anyone
+@Contract(
+    takes=Refresh,
+    may_be_empty=True,
+    gives={200: shapes.Tokens},
+    raises=(NoRefreshToken, InvalidRefreshToken, RefreshTokenReused, SessionEnded, CsrfFailed),
+    limits=("refresh",),
+    sets_cookies=(200, 401),
+    credentials=((REFRESH, CSRF), ()),
+)
 async def refresh(request: web.Request) -> web.Response:
     """Trade the refresh token for a new access token and its successor."""
     presented = await _presented(request)
@@ -74,6 +107,14 @@ async def refresh(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/logout")
 @guard.anyone
+@Contract(
+    takes=Refresh,
+    may_be_empty=True,
+    gives={204: None},
+    raises=(CsrfFailed, InvalidToken),
+    sets_cookies=(204,),
+    credentials=((BEARER,), (COOKIE, CSRF), (REFRESH, CSRF), ()),
+)
 async def logout(request: web.Request) -> web.Response:
     """Sign out with whatever credential is left; once out, it is out everywhere."""
     for (user_id, session_id), holder in (await _held(request)).items():
@@ -83,6 +124,7 @@ async def logout(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/logout-all")
 @guard.user
+@Contract(gives={204: None}, sets_cookies=(204,))
 async def logout_all(request: web.Request) -> web.Response:
     """Sign out everywhere."""
     await parts(request).signin.end_all(principal(request).user_id, EndReason.LOGOUT_ALL, client(request))
@@ -91,6 +133,7 @@ async def logout_all(request: web.Request) -> web.Response:
 
 @routes.get("/api/auth/sessions")
 @guard.user
+@Contract(gives={200: shapes.SessionList})
 async def sessions(request: web.Request) -> web.Response:
     """Where I am signed in."""
     asking = principal(request)
@@ -102,6 +145,7 @@ async def sessions(request: web.Request) -> web.Response:
 
 @routes.delete("/api/auth/sessions/{id}")
 @guard.user
+@Contract(gives={204: None}, raises=(NotFound,), sets_cookies=(204,))
 async def end_session(request: web.Request) -> web.Response:
     """Sign out one of my devices."""
     asking, session_id = principal(request), request.match_info["id"]
@@ -113,6 +157,12 @@ async def end_session(request: web.Request) -> web.Response:
 @routes.get("/api/auth/csrf-token")
 @guard.anyone
 @with_browser_session
+@Contract(
+    gives={200: shapes.Csrf},
+    limits=("browser",),
+    sets_cookies=(200,),
+    credentials=((COOKIE,), (REFRESH,), (BROWSER,), ()),
+)
 async def csrf_token(request: web.Request) -> web.Response:
     """The CSRF token of this browser: of its session, or of its visit where nobody has signed in."""
     its = parts(request)
@@ -201,8 +251,7 @@ def _goodbye(request: web.Request) -> web.Response:
     return response
 
 
-def _shape(session: Session, current: str) -> dict[str, object]:
-    """`Session`."""
+def _shape(session: Session, current: str) -> shapes.Session:
     return {
         "id": session.id,
         "current": session.id == current,

@@ -6,9 +6,10 @@ from functools import lru_cache
 import orjson
 from aiohttp import web
 
-from service.errors import Forbidden
-from service.http import answers, guard
+from service.errors import Forbidden, StoreUnavailable
+from service.http import answers, guard, shapes
 from service.http.body import read_form
+from service.http.contract import Contract, Parameter
 from service.http.guard import client, principal
 from service.http.response import Answer, header_lines
 from service.parts import parts
@@ -19,11 +20,22 @@ from service.tokens.keys import JWKS_FRESH
 routes = web.RouteTableDef()
 
 INTROSPECT = "tokens:introspect"
+_MANY = {"type": "array", "items": {"type": "string"}}
+_ROLE = Parameter("role", "Roles, any of which will do.", _MANY)
+_PERMISSION = Parameter("permission", "Permissions, any of which will do.", _MANY)
+_TOLD = {
+    "X-Auth-User": "The id of who is asking.",
+    "X-Auth-Email": "Their email.",
+    "X-Auth-Roles": "Their roles, with commas between.",
+    "X-Auth-Permissions": "Their permissions, with commas between.",
+}
+_FRESH = {"Cache-Control": "How long it may be kept."}
 _CACHEABLE = {"Cache-Control": f"public, max-age={int(JWKS_FRESH.total_seconds())}"}
 
 
 @routes.get("/api/auth/verify")
 @guard.caller
+@Contract(gives={200: shapes.Verified}, parameters=(_ROLE, _PERMISSION), raises=(Forbidden,), headers=_TOLD)
 async def verify(request: web.Request) -> web.Response:
     """Whether the caller is signed in or has an API key, for a proxy that asks before it lets a request through.
 
@@ -40,6 +52,7 @@ async def verify(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/introspect")
 @guard.permission(INTROSPECT)
+@Contract(takes_form=shapes.TokenForm, gives={200: shapes.Introspection})
 async def introspect(request: web.Request) -> web.Response:
     """Whether a token is live and what it says (RFC 7662): `token` in a form."""
     sent = await read_form(request, "token")
@@ -48,6 +61,7 @@ async def introspect(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/revoke")
 @guard.anyone
+@Contract(takes_form=shapes.TokenForm, gives={200: None})
 async def revoke(request: web.Request) -> web.Response:
     """End a token (RFC 7009): `token` in a form. Whoever has it may; no cookie vouches, so none can be abused."""
     sent = await read_form(request, "token")
@@ -57,6 +71,7 @@ async def revoke(request: web.Request) -> web.Response:
 
 @routes.get("/.well-known/oauth-authorization-server")
 @guard.anyone
+@Contract(gives={200: shapes.Metadata}, headers=_FRESH, redis=False)
 async def oauth_metadata(request: web.Request) -> web.Response:
     """What this service is for software (RFC 8414)."""
     return answers.answer(discovery.metadata(parts(request).settings), headers=_CACHEABLE)
@@ -64,6 +79,7 @@ async def oauth_metadata(request: web.Request) -> web.Response:
 
 @routes.get("/.well-known/openid-configuration")
 @guard.anyone
+@Contract(gives={200: shapes.Metadata}, headers=_FRESH, redis=False)
 async def openid_metadata(request: web.Request) -> web.Response:
     """The same where OpenID clients look for it; no ID tokens are issued here."""
     return answers.answer(discovery.metadata(parts(request).settings), headers=_CACHEABLE)
@@ -71,6 +87,7 @@ async def openid_metadata(request: web.Request) -> web.Response:
 
 @routes.get("/.well-known/jwks.json")
 @guard.anyone
+@Contract(gives={200: shapes.Keys}, headers=_FRESH, raises=(StoreUnavailable,), redis=False)
 async def jwks(request: web.Request) -> web.Response:
     """The public keys (RFC 7517)."""
     return answers.answer(parts(request).keys.jwks(), headers=_CACHEABLE)

@@ -135,6 +135,16 @@ def test_every_error_code_is_in_the_readme_with_its_status():
     assert [code for code, status in actual if str(status) not in statuses[code].split(", ")] == []
 
 
+async def test_the_readme_the_index_and_the_openapi_document_tell_of_the_same_calls(browser):
+    paths = (await browser("GET", "/openapi.json")).json["paths"]
+    published = {
+        f"{method.upper()} {path}" for path, item in paths.items() for method in item if method != "parameters"
+    }
+
+    assert published == ENDPOINTS.keys()
+    assert published == set((await browser("GET", "/")).json["endpoints"])
+
+
 def test_the_error_that_the_readme_shows_is_one_of_ours():
     shown = json.loads(blocks("json", section("## Errors"))[0])
     ours = errors.WeakPassword("Use 8 characters or more.")
