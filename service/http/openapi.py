@@ -136,13 +136,7 @@ class _Document:
                 "schemas": self._schemas,
                 "responses": self._responses,
                 "headers": self._headers,
-                "parameters": {
-                    "X-Request-Id": _parameter(
-                        Parameter(
-                            "X-Request-Id", "An id for the request, kept where it is sane.", _REQUEST_ID, "header"
-                        )
-                    )
-                },
+                "parameters": {"X-Request-Id": _parameter(_REQUEST_ID)},
                 "securitySchemes": self._schemes(),
             },
         }
@@ -437,10 +431,14 @@ def _without_nothing(told_of: Json) -> Json:
     return {name: what for name, what in told_of.items() if what}
 
 
-_REQUEST_ID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+_REQUEST_ID = Parameter(
+    "X-Request-Id",
+    "An id for the request: 64 of `A-Z a-z 0-9 . _ -` at most. Another one is made where it is anything else.",
+    where="header",
+)
 _IN_PATH: dict[str, tuple[str, Schema]] = {
     "id": ("The id.", TEXT),
-    "provider": ("The name of a provider.", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "examples": ["google"]}),
+    "provider": ("The name of a provider.", {"type": "string", "examples": ["google"]}),
 }
 _PHRASES = {
     200: "Done.",

@@ -10,6 +10,7 @@ from service.errors import (
     AccountDisabled,
     EmailExists,
     IdentityInUse,
+    NotFound,
     OAuthCodeMissing,
     OAuthDenied,
     OAuthEmailUnverified,
@@ -44,6 +45,7 @@ _ANSWER = (
     Parameter("error", "What the provider says for a no."),
 )
 _CALLBACK = (
+    NotFound,
     OAuthCodeMissing,
     OAuthStateInvalid,
     OAuthExchangeFailed,
@@ -102,7 +104,7 @@ async def providers(request: web.Request) -> web.Response:
 @Contract(
     gives={200: shapes.Departure, 302: None},
     parameters=(_REDIRECT_TO, MODE),
-    raises=(ProviderNotConfigured, ProviderUnavailable),
+    raises=(NotFound, ProviderNotConfigured, ProviderUnavailable),
 )
 async def start(request: web.Request) -> web.StreamResponse:
     """Leave for a provider: an address for a script, a redirect for a person."""
@@ -124,7 +126,7 @@ async def start(request: web.Request) -> web.StreamResponse:
 @Contract(
     gives={200: shapes.Departure},
     parameters=(_REDIRECT_TO,),
-    raises=(ProviderNotConfigured, ReauthenticationRequired, ProviderUnavailable),
+    raises=(NotFound, ProviderNotConfigured, ReauthenticationRequired, ProviderUnavailable),
 )
 async def link(request: web.Request) -> web.Response:
     """Leave for a provider to link an account there with this one; the sign-in must be recent."""
