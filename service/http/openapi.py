@@ -54,7 +54,7 @@ _NOT_SIGNED_IN = (
     errors.InvalidApiKey,
 )
 # What any request may meet, whatever it asks for: bytes that are not HTTP, too slow, too much at once, our own fault.
-_ALWAYS = (errors.BadRequest, errors.RequestTimeout, errors.ExpectationFailed, errors.Overloaded, ServiceError)
+_ALWAYS = (errors.BadRequest, errors.RequestTimeout, errors.ExpectationFailed, errors.Crowded, ServiceError)
 _BEFORE_LIMITS = frozenset({408, 413, 415, 417})
 _BODY = (errors.ValidationFailed, errors.MalformedJson, errors.PayloadTooLarge)
 

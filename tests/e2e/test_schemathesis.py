@@ -1,4 +1,4 @@
-"""Schemathesis reads `/openapi.json` and asks what no test of ours has thought of: no 5xx, nothing that is not published.
+"""Schemathesis reads `/openapi.json` and asks what no test of ours has thought of: no 5xx, nothing unpublished.
 
 Some 1,600 cases for each caller, the same ones each time. More: `CASES=60 SEED=7 make test ARGS="-k schemathesis"`.
 """
@@ -15,8 +15,8 @@ from service.accounts.users import User
 from service.settings import ROOT
 from tests.conftest import PASSWORD, in_ci
 
-# Tokens of mails, identities and right passwords cannot be made up, so that what is valid may well be refused. And where
-# a path of letters and one of any id meet, `Allow` names the methods of both.
+# Tokens of mails, identities and right passwords cannot be made up, so that what is valid may well be refused. And
+# where a path of letters and one of any id meet, `Allow` names the methods of both.
 EXCEPT = "positive_data_acceptance,allow_header_conformance"
 
 

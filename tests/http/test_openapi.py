@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -242,3 +243,40 @@ async def test_the_policy_of_the_page_is_its_own_and_comes_with_a_304_too(browse
     assert (
         (await browser("GET", "/openapi.json")).headers["Content-Security-Policy"].startswith("default-src 'none'; f")
     )
+
+
+# Those who read along in every test
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "fault"),
+    [
+        (b'{"status":"ok","timestamp":"2026-03-14T09:26:53.589Z","uptime":1}', {"x-request-id"}, None),
+        (b'{"status":"ok","timestamp":"2026-03-14T09:26:53.589Z","uptime":"1"}', {"x-request-id"}, "not of type"),
+        (b'{"status":"ok","timestamp":"2026-03-14T09:26:53.589Z"}', {"x-request-id"}, "required property"),
+        (b'{"status":"ok","timestamp":"x","uptime":1,"more":1}', {"x-request-id"}, "'more' was unexpected"),
+        (b'{"status":"ok","timestamp":"x","uptime":1}', {"x-request-id", "set-cookie"}, "an untold header set-cookie"),
+        (b"", {"x-request-id"}, "no body"),
+    ],
+)
+def test_an_answer_that_is_not_as_published_is_complained_of(body, headers, fault):
+    expected = Published(DOCUMENT).answer("/health", "get", 200)
+
+    (told,) = expected.faults("application/json", headers, body, bodiless=False) or [None]
+
+    assert (told is None) if fault is None else (fault in told)
+
+
+def test_a_status_or_a_code_that_is_not_published_is_complained_of():
+    contract = Published(DOCUMENT)
+    refused = contract.answer("/api/auth/login", "post", 401)
+    headers = {"x-request-id", "www-authenticate"}
+
+    def faults(code: str) -> list[str]:
+        problem = {"type": "about:blank", "title": "t", "detail": "d", "requestId": "r", "status": 401, "code": code}
+        return refused.faults("application/problem+json", headers, orjson.dumps(problem), bodiless=False)
+
+    assert contract.answer("/api/auth/login", "post", 404) is None
+    assert faults("INVALID_CREDENTIALS") == []
+    assert "is not one of" in faults("TOKEN_STALE")[0]
+    assert refused.faults("text/html", headers, b"<p>", bodiless=False) == ["an untold type text/html"]
