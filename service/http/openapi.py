@@ -168,23 +168,8 @@ class _Document:
         return {"required": not contract.may_be_empty, "content": {kind: self._media(model)}}
 
     def _answers(self, handler: Any, method: str, contract: Contract, limited: bool) -> Json:
-        found: Json = {}
         visited = getattr(handler, "browser_session", False)
-        for status, shape in contract.gives.items():
-            names = ["X-Request-Id"]
-            names += ["RateLimit", "RateLimit-Policy"] if limited else []
-            names += ["Retry-After"] if status == 503 else []
-            headers: Json = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
-            headers |= {
-                name: {"description": text, "required": True, "schema": TEXT} for name, text in contract.headers.items()
-            }
-            if status == 302:
-                headers["Location"] = {**self._headers["Location"], "required": True}
-            if status in contract.sets_cookies or visited:
-                headers["Set-Cookie"] = self._set_cookie(visited, status in contract.sets_cookies)
-            found[str(status)] = _without_nothing(
-                {"description": _PHRASES[status], "headers": headers, "content": self._content(shape)}
-            )
+        found = {str(status): self._given(status, contract, limited, visited) for status in contract.gives}
         by_status: dict[int, dict[str, type[ServiceError]]] = {}
         for error in _errors(handler.access, contract, method, limited):
             by_status.setdefault(error.status, {}).setdefault(error.code, error)
@@ -192,10 +177,26 @@ class _Document:
             counted = limited and status not in _BEFORE_LIMITS
             refused = self._refused(status, codes, counted, status in contract.sets_cookies)
             if str(status) in found:  # an answer of another kind with the same status
-                found[str(status)]["content"] |= self._responses.pop(refused)["content"]
+                found[str(status)]["content"] |= self._responses[refused]["content"]
             else:
                 found[str(status)] = {"$ref": f"#/components/responses/{refused}"}
         return dict(sorted(found.items()))
+
+    def _given(self, status: int, contract: Contract, limited: bool, visited: bool) -> Json:
+        """An answer that the contract names."""
+        names = ["X-Request-Id"]
+        names += ["RateLimit", "RateLimit-Policy"] if limited else []
+        names += ["Retry-After"] if status == 503 else []
+        headers: Json = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        headers |= {
+            name: {"description": text, "required": True, "schema": TEXT} for name, text in contract.headers.items()
+        }
+        if status == 302:
+            headers["Location"] = {**self._headers["Location"], "required": True}
+        if status in contract.sets_cookies or visited:
+            headers["Set-Cookie"] = self._set_cookie(visited, status in contract.sets_cookies)
+        content = self._content(contract.gives[status])
+        return _without_nothing({"description": _PHRASES[status], "headers": headers, "content": content})
 
     def _content(self, shape: Any) -> Json | None:
         if shape is None:
@@ -210,7 +211,8 @@ class _Document:
 
     def _refused(self, status: int, codes: Mapping[str, type[ServiceError]], limited: bool, cookies: bool) -> str:
         """The name of the shared answer that says any of these codes."""
-        name = "-".join([str(status), *sorted(codes), *["limited"] * limited, *["cookies"] * cookies])
+        kinds = sorted(kind.__name__ for kind in codes.values())
+        name = "-".join([str(status), *kinds, *["limited"] * limited, *["cookies"] * cookies])
         if name in self._responses:
             return name
         samples = {code: _SAMPLES.get(codes[code], codes[code])() for code in sorted(codes)}
