@@ -76,6 +76,12 @@ _HEADERS: dict[str, tuple[str, Schema]] = {
     "Location": ("Where to go on.", TEXT),
     "Connection": ("`close`: the connection ends with this answer.", TEXT),
 }
+_SHARED = (
+    "X-Request-Id",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+)  # the others are always there, where they are
 
 
 def written(app: web.Application) -> tuple[bytes, str]:
@@ -135,7 +141,7 @@ class _Document:
             "components": {
                 "schemas": self._schemas,
                 "responses": self._responses,
-                "headers": self._headers,
+                "headers": {name: self._headers[name] for name in _SHARED},
                 "parameters": {"X-Request-Id": _parameter(_REQUEST_ID)},
                 "securitySchemes": self._schemes(),
             },
