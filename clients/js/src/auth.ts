@@ -17,7 +17,11 @@ const LONGEST_TIMER = 24 * 3_600_000;
 const CHECKING: State = Object.freeze({ status: "checking", user: null, reason: "none", problem: null });
 
 /** Thrown to who waits for a refresh when the session that it was for is not the current one any more. */
-class Overtaken extends Error {}
+class Overtaken extends NetworkError {
+  constructor() {
+    super("The session has changed");
+  }
+}
 
 interface Tokens {
   accessToken: string;
@@ -27,6 +31,7 @@ interface Tokens {
 }
 
 interface How {
+  bearer?: boolean;
   tries?: number;
   whole?: boolean;
   ms?: number;
@@ -69,8 +74,8 @@ export function createAuth(options: Options): Auth {
   let failures = 0;
   const closing = new AbortController();
 
-  const channel = options.channel ?? `gatepost ${base}`;
-  const others = tabs(inCookies ? channel : channel && `${channel} token`, hear);
+  // Without cookies each tab has a session of its own.
+  const others = tabs(inCookies && (options.channel ?? `gatepost ${base}`), hear);
 
   // --- What is known -------------------------------------------------------------------------------------------------
 
@@ -93,10 +98,7 @@ export function createAuth(options: Options): Auth {
 
   /** The service has said who it is. */
   function know(user: User) {
-    if (state.user?.id !== user.id) {
-      if (state.user) forget();
-      if (inCookies) others.tell({ type: "in", user: user.id });
-    }
+    if (state.user?.id !== user.id) others.tell({ type: "in", user: user.id });
     become("authenticated", user, "none");
     arm();
     if (inCookies && !cookie) void learnLife();
@@ -117,7 +119,7 @@ export function createAuth(options: Options): Auth {
     keep();
     if (status === "unauthenticated") return;
     become("unauthenticated", null, reason);
-    if (user && !told && inCookies) others.tell({ type: "out", user: user.id, reason });
+    if (user && !told) others.tell({ type: "out", user: user.id, reason });
   }
 
   function take(tokens: Tokens, elapsed: () => number) {
@@ -148,11 +150,9 @@ export function createAuth(options: Options): Auth {
       cut.abort(new Overtaken());
       end(message.reason, true);
     } else if (message.type === "in") {
-      csrf = undefined; // perhaps a new session
       if (!same) begin();
-    } else if (same && inCookies) {
-      const left = message.until - Date.now();
-      cookie = new Life(watch(), left);
+    } else if (same) {
+      cookie = new Life(watch(), message.until - Date.now());
       arm();
     }
   }
@@ -174,7 +174,7 @@ export function createAuth(options: Options): Auth {
         if (n >= tries || !FOR_NOW.has(response.status) || wait > LONGEST_WAIT) return response;
         void response.body?.cancel();
       } catch (error) {
-        if (n >= tries || !(error instanceof NetworkError) || closing.signal.aborted) throw error;
+        if (n >= tries || !(error instanceof NetworkError) || error instanceof Overtaken || closing.signal.aborted) throw error;
         wait = backoff(n);
       }
       await pause(wait, closing.signal, signal);
@@ -187,8 +187,8 @@ export function createAuth(options: Options): Auth {
       const headers: Record<string, string> = { Accept: "application/json" };
       if (body !== undefined) headers["Content-Type"] = "application/json";
       if (inCookies && !SAFE.has(method)) Object.assign(headers, csrfHeader());
-      if (!inCookies) headers["X-Auth-Mode"] = "token";
-      if (!inCookies && access && path.includes("logout")) headers.Authorization = `Bearer ${access.token}`;
+      if (!inCookies && body) headers["X-Auth-Mode"] = "token";
+      if (how.bearer && !inCookies && access) headers.Authorization = `Bearer ${access.token}`;
       return { ...secured(headers), method, headers, body: body === undefined ? null : JSON.stringify(body) };
     };
     const response = await send(() => base + path, init, how);
@@ -196,8 +196,11 @@ export function createAuth(options: Options): Auth {
     return [await json<T>(response), response];
   }
 
+  const needsCsrf = () => inCookies && state.status === "authenticated" && !csrfHeader()["X-CSRF-Token"];
+
   /** The same, once more with a new CSRF token if it did not fit. */
   async function askConfirmed<T>(path: string, body: unknown, how: How): Promise<T> {
+    if (needsCsrf()) await learnCsrf(how.signal);
     try {
       return (await ask<T>("POST", path, body, how))[0];
     } catch (error) {
@@ -212,7 +215,7 @@ export function createAuth(options: Options): Auth {
     redirect: "X-CSRF-Token" in headers || "Authorization" in headers ? "error" : "follow",
   });
 
-  const csrfHeader = () => {
+  const csrfHeader = (): Record<string, string> => {
     const token = csrf ?? readableCsrf();
     return token ? { "X-CSRF-Token": token } : {};
   };
@@ -269,7 +272,7 @@ export function createAuth(options: Options): Auth {
     const { user } = state;
     const { sub } = claims(access!.token);
     if (user && sub && sub !== user.id) return begin(true); // somebody else has signed in with this browser
-    if (user && inCookies) others.tell({ type: "fresh", user: user.id, until: Date.now() + cookie!.left() });
+    if (user && cookie) others.tell({ type: "fresh", user: user.id, until: Date.now() + cookie.left() });
     arm();
   }
 
@@ -339,6 +342,7 @@ export function createAuth(options: Options): Auth {
     if (typeof found?.id !== "string") throw new NetworkError("Not our service");
     if (mine === epoch && number > heard) {
       heard = number;
+      if (state.user && state.user.id !== found.id) forget();
       know(found);
     }
     return state.user;
@@ -426,7 +430,7 @@ export function createAuth(options: Options): Auth {
       const mine = epoch;
       const all = path.endsWith("-all");
       const body = inCookies || all || !refreshToken ? undefined : { refreshToken };
-      await askConfirmed(path, body, { tries: retries });
+      await askConfirmed(path, body, { tries: retries, bearer: true });
       if (mine === epoch) end("signed-out");
     });
 
@@ -447,7 +451,9 @@ export function createAuth(options: Options): Auth {
     if (!provider) throw new Problem(404, { code: "PROVIDER_NOT_CONFIGURED", title: "There is no such provider here" });
     const url = new URL(provider.startUrl);
     if (!/^https?:$/.test(url.protocol)) throw new NetworkError("Not our service");
-    url.searchParams.set("redirectTo", new URL(redirectTo ?? location.href, location.href).href);
+    const back = new URL(redirectTo ?? location.href, location.href);
+    if (!redirectTo) back.searchParams.delete("error"); // of the last try
+    url.searchParams.set("redirectTo", back.href);
     location.assign(url.href);
   }
 
@@ -501,10 +507,13 @@ export function createAuth(options: Options): Auth {
 
     const who = state.user?.id;
     try {
-      if (!inCookies) await shared(loaded, signal);
+      if (!inCookies) {
+        start();
+        await shared(loaded, signal);
+      }
       const life = bearer ? access?.life : cookie;
-      if ((canRefresh() || (look && inCookies)) && (life ? !life.good : bearer)) await shared(refresh(), signal);
-      if (!bearer && !safe && canRefresh() && !csrfHeader()["X-CSRF-Token"]) await learnCsrf(signal);
+      if (canRefresh() && (life ? !life.good : bearer)) await shared(refresh(), signal).catch(forgive(life));
+      if (!bearer && !safe && needsCsrf()) await learnCsrf(signal);
     } catch (error) {
       if (error instanceof Problem) return error.toResponse();
       if (!(error instanceof Overtaken)) throw error;
@@ -518,6 +527,7 @@ export function createAuth(options: Options): Auth {
       if (first.status === 401 && REFRESH_AND_REPEAT.has(code)) {
         if (!canRefresh() && !(look && inCookies)) return first;
         if (renewed === before) await shared(refresh(), signal);
+        if (code === "TOKEN_STALE" && !look) void user().catch(() => {}); // other rights, perhaps
       } else if (code === "CSRF_FAILED" && !bearer) {
         await learnCsrf(signal);
         await shared(user(), signal); // another session, so perhaps another person
@@ -534,6 +544,12 @@ export function createAuth(options: Options): Auth {
     void first.body?.cancel();
     return go();
   }
+
+  /** That a refresh failed does not matter to a call that is in time without it, or that nobody is asked about. */
+  const forgive = (life: Life | undefined) => (error: unknown) => {
+    if (error instanceof Overtaken || (error instanceof Problem && ENDED.has(error.code))) return;
+    if (!life || life.left() <= 0 || !(error instanceof Problem || error instanceof NetworkError)) throw error;
+  };
 
   const absolute = (input: string) =>
     new URL(/^([a-z][a-z\d+.-]*:|\/\/)/i.test(input) ? input : `${base}/${input.replace(/^\//, "")}`, base).href;
@@ -589,7 +605,10 @@ export function createAuth(options: Options): Auth {
     fetch: (input, init) => authorised(input, init, { whole: false }),
     call,
     async accessToken() {
-      if (!inCookies) await loaded;
+      if (!inCookies) {
+        start();
+        await loaded;
+      }
       if (!access?.life.good) {
         if (!canRefresh()) return null;
         await refresh().catch((error) => {
