@@ -68,6 +68,7 @@ export function createAuth(options: Options): Auth {
   let changing: Promise<unknown> | undefined;
   let cut = new AbortController();
   let started = false;
+  let wasTold = false;
   let loaded: Promise<unknown> = Promise.resolve(); // storage, one step after another
   let nap = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -97,8 +98,10 @@ export function createAuth(options: Options): Auth {
   }
 
   /** The service has said who it is. */
-  function know(user: User) {
-    if (state.user?.id !== user.id) others.tell({ type: "in", user: user.id });
+  function know(user: User, type: "in" | "here") {
+    // Who was told by another tab has nothing to add, or many tabs would make one another look again and again.
+    if (state.user?.id !== user.id && !wasTold) others.tell({ type, user: user.id });
+    wasTold = false;
     become("authenticated", user, "none");
     arm();
     if (inCookies && !cookie) void learnLife();
@@ -149,8 +152,10 @@ export function createAuth(options: Options): Auth {
       if (message.user && state.user && !same) return;
       cut.abort(new Overtaken());
       end(message.reason, true);
-    } else if (message.type === "in") {
-      if (!same) begin();
+    } else if (message.type !== "fresh") {
+      if (same || (message.type === "here" && state.status === "checking")) return;
+      wasTold = true;
+      begin();
     } else if (same) {
       cookie = new Life(watch(), message.until - Date.now());
       arm();
@@ -343,7 +348,7 @@ export function createAuth(options: Options): Auth {
     if (mine === epoch && number > heard) {
       heard = number;
       if (state.user && state.user.id !== found.id) forget();
-      know(found);
+      know(found, "here");
     }
     return state.user;
   }
@@ -421,7 +426,7 @@ export function createAuth(options: Options): Auth {
       forget();
       heard = ++asked;
       take(answer, elapsed);
-      know(answer.user);
+      know(answer.user, "in");
       return answer.user;
     });
 

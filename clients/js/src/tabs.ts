@@ -3,12 +3,13 @@ import type { EndReason } from "./types.js";
 /**
  * What tabs tell one another; never a token.
  *
- * - `in`: this user has signed in, or a page of theirs has just been opened
+ * - `in`: this user has signed in
+ * - `here`: a page has just been opened, perhaps by coming back from a provider, and found this user signed in
  * - `out`: the session of this user is over
  * - `fresh`: the cookies of this user are good until this time of the machine's clock
  */
 export type Message =
-  | { type: "in"; user: string }
+  | { type: "in" | "here"; user: string }
   | { type: "out"; user: string | null; reason: EndReason }
   | { type: "fresh"; user: string; until: number };
 
@@ -36,5 +37,5 @@ function isMessage(data: unknown): data is Message {
   if (typeof data !== "object" || data === null) return false;
   const { type, user, reason, until } = data as Record<string, unknown>;
   if (type === "out") return (user === null || typeof user === "string") && REASONS.includes(reason);
-  return typeof user === "string" && (type === "in" || (type === "fresh" && typeof until === "number"));
+  return typeof user === "string" && (type === "in" || type === "here" || (type === "fresh" && typeof until === "number"));
 }

@@ -307,9 +307,9 @@ describe("refreshing in time", () => {
     expect(it.service.count(REFRESH)).toBe(0);
     await advance(215_000);
     await eventually(() => it.service.count(REFRESH) === 1);
-    await advance(600_000);
+    await advance(500_000);
     expect(it.service.count(REFRESH)).toBe(1);
-    await advance(215_000);
+    await advance(320_000);
     await eventually(() => it.service.count(REFRESH) === 2);
   });
 
