@@ -37,7 +37,7 @@ def is_open(answer: Answer, origin: str = FRONTEND) -> None:
     assert answer.headers.getall(ALLOW) == [origin], answer
     assert answer.headers.getall(CREDENTIALS) == ["true"]
     exposed = {name.strip() for name in answer.headers[EXPOSE].split(",")}
-    assert {"X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate"} <= exposed
+    assert {"X-Request-Id", "Retry-After", "Date", "RateLimit", "RateLimit-Policy", "WWW-Authenticate"} <= exposed
     varies(answer)
 
 
