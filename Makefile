@@ -5,16 +5,21 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults bench check lint types lock clean
+.PHONY: help run test test-clients test-faults bench check lint types lock clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run  ## start the service on PORT (8000), with a Redis of its own unless REDIS_URL is set
 	@exec $(BIN)/python -m service $(ARGS)
 
 test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/faults $(ARGS)
+
+test-clients:  ## build and test the client library for browsers (needs npm)
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory .clients; \
+	  elif [ "$$CI" = true ]; then echo "The clients need npm. On Debian and Ubuntu: apt install nodejs npm" >&2; exit 1; \
+	  else echo "The clients are not tested: there is no npm. On Debian and Ubuntu: apt install nodejs npm"; fi
 
 # By themselves: they measure time, start dozens of processes, and wait more than they compute.
 test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and hold the promises against what happens
@@ -23,7 +28,7 @@ test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and 
 bench: .bench  ## measure beside bare aiohttp and others: a quarter of an hour (ARGS="--quick --only verify" takes a part)
 	@$(BIN)/python -m bench $(ARGS)
 
-check: lint types test test-faults  ## lint, types and tests: what "done" means
+check: lint types test test-clients test-faults  ## lint, types and tests: what "done" means
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -40,7 +45,7 @@ lock:  ## resolve the dependencies anew (needs uv); the files hold versions and 
 	    --no-annotate --no-header "$$@" -o requirements/$$name.lock || exit 1; done
 
 clean:  ## remove the virtualenv and caches; accounts under var/ stay
-	@rm -rf $(VENV) $(VENV)-bench bench/peers/*/node_modules docs/verifying/*/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-bench bench/peers/*/node_modules docs/verifying/*/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis clients/*/node_modules clients/*/dist
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -68,6 +73,15 @@ $(VENV)/.e2e: requirements/e2e.lock $(VENV)/.dev
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.run
 	@echo "Installing the test tools (once) ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@
+
+.PHONY: .clients
+.clients: clients/js/node_modules/.done
+	@cd clients/js && npm run --silent types && npm run --silent build && npm test --silent
+
+clients/%/node_modules/.done: clients/%/package-lock.json
+	@echo "Installing the tools of clients/$* (once) ..."
+	@cd clients/$* && npm ci --silent
 	@touch $@
 
 # What is measured beside the service comes from PyPI and npm, into places of its own.

@@ -137,7 +137,12 @@ export class Service {
       ? { cookies: [], ...plan.instead }
       : this.act(line, request, Buffer.concat(chunks).toString());
     if (plan.lost) return void request.socket.destroy();
-    await plan.until;
+    if (plan.until) {
+      withheld += 1;
+      const gone = new Promise((resolve) => response.once("close", resolve));
+      await Promise.race([plan.until, gone]);
+      withheld -= 1;
+    }
     response.writeHead(status, {
       Connection: "close",
       "Content-Type": status >= 400 ? "application/problem+json" : "application/json",
@@ -246,7 +251,14 @@ const problem = (status: number, code: string, members: object = {}): Answer => 
   body: { status, code, title: code, requestId: "request-1", ...members },
 });
 
-let flights = 0;
+let flights = 0; // requests that browsers wait for
+let withheld = 0; // those that the service does not answer on purpose
+
+/** Real time for requests to be answered, so that they do not run into time limits while time goes by. */
+async function answered(): Promise<void> {
+  await breathe();
+  for (let n = 0; n < 1000 && flights > withheld; n += 1) await breathe();
+}
 
 /** One cookie jar; its tabs share it, and `fetch` keeps it as a browser does. */
 export class Browser {
@@ -323,11 +335,11 @@ export function stopTime(): void {
 /** Real time for sockets to work in; no clock that the library reads goes on. */
 export const breathe = (ms = 1) => new Promise((resolve) => sleep(resolve, ms));
 
-/** Let so much time go by. Requests are given real time to be answered, so that they do not run into time limits. */
+/** Let so much time go by. */
 export async function advance(ms: number): Promise<void> {
   for (let gone = 0; gone < ms; gone += 5000) {
     await vi.advanceTimersByTimeAsync(Math.min(5000, ms - gone));
-    for (let n = 0; n < 50 && flights > 0; n += 1) await breathe(2);
+    await answered();
   }
 }
 
@@ -348,7 +360,7 @@ export async function drive<T>(promise: Promise<T>, step = 250): Promise<T> {
     () => (settled = true),
   );
   for (let n = 0; n < 2000 && !settled; n += 1) {
-    await breathe(3);
+    await answered();
     if (!settled) await vi.advanceTimersByTimeAsync(step);
   }
   if (!settled) throw new Error("It hangs");

@@ -49,7 +49,7 @@ describe("at the start", () => {
   test("the service is away: it stays unknown, says why, and goes on trying", async () => {
     stopTime();
     (await it.signedIn()).close();
-    it.service.plan(ME, ...Array(9).fill(lost), answers(503, "SERVICE_UNAVAILABLE", { "Retry-After": "120" }));
+    it.service.plan(ME, ...Array(9).fill(lost), answers(503, "SERVICE_UNAVAILABLE", { "Retry-After": "250" }));
     const auth = it.tab({ retries: 0 });
     const seen = states(auth);
     const ready = auth.ready();
@@ -59,7 +59,7 @@ describe("at the start", () => {
     await advance(180_000);
     expect(it.service.count(ME)).toBe(10);
     expect(auth.state.problem).toBeInstanceOf(Problem);
-    await advance(50_000);
+    await advance(100_000);
     expect(it.service.count(ME)).toBe(10);
 
     expect((await drive(ready, 5000)).user?.email).toBe("ada@example.org");
