@@ -153,7 +153,12 @@ export function createAuth(options: Options): Auth {
       cut.abort(new Overtaken());
       end(message.reason, true);
     } else if (message.type !== "fresh") {
-      if (same || (message.type === "here" && state.status === "checking")) return;
+      if (message.type === "here" && (same || state.status === "checking")) return;
+      cut.abort(new Overtaken());
+      if (same) {
+        csrf = access = sessionId = undefined; // the same person, in a new session
+        return;
+      }
       wasTold = true;
       begin();
     } else if (same) {
@@ -175,9 +180,10 @@ export function createAuth(options: Options): Auth {
           return whole ? buffered(response) : response;
         };
         const response = await attempt(work, ms, closing.signal, signal);
-        wait = Math.max(retryAfter(response) ?? 0, backoff(n));
-        if (n >= tries || !FOR_NOW.has(response.status) || wait > LONGEST_WAIT) return response;
-        void response.body?.cancel();
+        const told = retryAfter(response) ?? 0;
+        if (n >= tries || !FOR_NOW.has(response.status) || told > LONGEST_WAIT) return response;
+        drop(response);
+        wait = Math.max(told, backoff(n));
       } catch (error) {
         if (n >= tries || !(error instanceof NetworkError) || error instanceof Overtaken || closing.signal.aborted) throw error;
         wait = backoff(n);
@@ -331,16 +337,17 @@ export function createAuth(options: Options): Auth {
   // --- Who it is -----------------------------------------------------------------------------------------------------
 
   async function user(): Promise<User | null> {
+    if (!inCookies) {
+      start();
+      await loaded;
+      if (!refreshToken) return null;
+    }
     const mine = epoch;
     const number = ++asked;
     const response = await authorised(`${base}/api/auth/me`, {}, { look: true });
     if (!response.ok) {
       const problem = await Problem.of(response);
       if (problem.status === 401 && state.status === "unauthenticated") return null;
-      if (ENDED.has(problem.code) || (problem.status === 401 && !inCookies && !refreshToken)) {
-        if (mine === epoch) end("none");
-        return null;
-      }
       throw problem;
     }
     const found = (await json<{ user: User }>(response))?.user;
@@ -546,7 +553,7 @@ export function createAuth(options: Options): Auth {
     }
     // What one person asked for is not repeated as another, nor a body that is used up.
     if (once || (who && state.user?.id !== who)) return first;
-    void first.body?.cancel();
+    drop(first);
     return go();
   }
 
@@ -653,6 +660,9 @@ function claims(token: string): { sub?: string; sid?: string } {
 /** The CSRF cookie, which a page on the service's own host can read. */
 const readableCsrf = () =>
   globalThis.document?.cookie?.match(/(?:^|; )(?:__Host-|__Secure-)?csrfToken=([^;]+)/)?.[1];
+
+/** Leave the rest of an answer unread. */
+const drop = (response: Response) => void response.body?.cancel().catch(() => {});
 
 /** The answer with its body here, so that reading it cannot take long any more. */
 async function buffered(response: Response): Promise<Response> {

@@ -49,6 +49,18 @@ test("a log-in in one tab is seen by the others, who look who it is", async () =
   expect(it.service.count(REFRESH)).toBe(0);
 });
 
+test("the same person's new session is taken up: the old CSRF and access tokens are not tried", async () => {
+  const { first, others } = await tabs(2);
+  const old = await first.accessToken();
+  await others[0]!.login({ email: "ada@example.org", password: PASSWORD });
+  await breathe(30);
+  it.service.log.length = 0;
+
+  expect((await first.fetch("/api/things", { method: "POST" })).status).toBe(200);
+  expect(await first.accessToken()).not.toBe(old);
+  expect(it.service.log).toEqual(["GET /api/auth/csrf-token", "POST /api/things", REFRESH]);
+});
+
 test("another person in one tab is not the old one in the others for a moment longer", async () => {
   const { first, others } = await tabs(3);
   const late = held();
