@@ -100,7 +100,7 @@ export function createAuth(options: Options): Auth {
   /** The service has said who it is. */
   function know(user: User, type: "in" | "here") {
     // Who was told by another tab has nothing to add, or many tabs would make one another look again and again.
-    if (state.user?.id !== user.id && !wasTold) others.tell({ type, user: user.id });
+    if (type === "in" || (state.user?.id !== user.id && !wasTold)) others.tell({ type, user: user.id });
     wasTold = false;
     become("authenticated", user, "none");
     arm();
