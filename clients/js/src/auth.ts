@@ -64,6 +64,7 @@ export function createAuth(options: Options): Auth {
 
   let refreshing: Promise<void> | undefined;
   let learning: Promise<void> | undefined;
+  let looking: Promise<unknown> | undefined;
   /** The sign-in or sign-out under way. Its cookies must not be overtaken by those of a refresh. */
   let changing: Promise<unknown> | undefined;
   let cut = new AbortController();
@@ -360,6 +361,12 @@ export function createAuth(options: Options): Auth {
     return state.user;
   }
 
+  function lookAgain() {
+    looking ??= user()
+      .catch(() => {}) // then it stays as it was known
+      .finally(() => (looking = undefined));
+  }
+
   /** Find out who it is, from the beginning. */
   function begin(kept = false) {
     if (!kept) forget();
@@ -539,7 +546,7 @@ export function createAuth(options: Options): Auth {
       if (first.status === 401 && REFRESH_AND_REPEAT.has(code)) {
         if (!canRefresh() && !(look && inCookies)) return first;
         if (renewed === before) await shared(refresh(), signal);
-        if (code === "TOKEN_STALE" && !look) void user().catch(() => {}); // other rights, perhaps
+        if (code === "TOKEN_STALE" && !look) lookAgain(); // other rights, perhaps
       } else if (code === "CSRF_FAILED" && !bearer) {
         await learnCsrf(signal);
         await shared(user(), signal); // another session, so perhaps another person

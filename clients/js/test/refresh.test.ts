@@ -119,11 +119,12 @@ describe("one refresh in a tab", () => {
   test("after a change of rights the user has the new ones", async () => {
     const auth = await it.signedIn();
     it.service.user("ada@example.org", { roles: ["user", "admin"] });
-    it.service.plan("GET /api/things", answers(401, "TOKEN_STALE"));
+    it.service.plan("GET /api/things", answers(401, "TOKEN_STALE"), answers(401, "TOKEN_STALE"));
 
-    await auth.fetch("/api/things");
+    await Promise.all([auth.fetch("/api/things"), auth.fetch("/api/things")]);
 
     await eventually(() => auth.state.user!.roles.includes("admin"));
+    expect(it.service.count(ME)).toBe(1);
   });
 });
 
