@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { NetworkError, Problem } from "../src/index.js";
-import { advance, answers, breathe, drive, ended, eventually, failure, held, lost, PASSWORD, silent, stopTime, world } from "./service.js";
+import { advance, answered, answers, breathe, drive, ended, eventually, failure, held, lost, PASSWORD, silent, stopTime, world } from "./service.js";
 
 const it = world();
 const REFRESH = "POST /api/auth/refresh";
@@ -336,7 +336,8 @@ describe("refreshing in time", () => {
     const auth = it.tab();
     expect((await auth.ready()).status).toBe("authenticated");
     await eventually(() => it.service.count("GET /api/auth/verify") === 1);
-    await breathe(30);
+    await answered();
+    await breathe(10);
 
     await advance(440_000);
     expect(it.service.count(REFRESH)).toBe(0);

@@ -255,7 +255,7 @@ let flights = 0; // requests that browsers wait for
 let withheld = 0; // those that the service does not answer on purpose
 
 /** Real time for requests to be answered, so that they do not run into time limits while time goes by. */
-async function answered(): Promise<void> {
+export async function answered(): Promise<void> {
   await breathe();
   for (let n = 0; n < 1000 && flights > withheld; n += 1) await breathe();
 }

@@ -148,6 +148,7 @@ describe("signing in", () => {
     const slow = held();
     it.service.plan("POST /api/auth/login", slow);
     const both = Promise.all([auth.login(ada), auth.login({ email: "bob@example.org", password: PASSWORD })]);
+    await eventually(() => it.service.log.length === 1);
     await breathe(30);
     expect(it.service.log).toEqual(["POST /api/auth/login"]);
     slow.release();

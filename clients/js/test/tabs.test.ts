@@ -1,5 +1,5 @@
 import { expect, test, vi } from "vitest";
-import { advance, breathe, ended, eventually, held, PASSWORD, stopTime, world } from "./service.js";
+import { advance, answered, breathe, ended, eventually, held, PASSWORD, stopTime, world } from "./service.js";
 
 const it = world();
 const REFRESH = "POST /api/auth/refresh";
@@ -14,7 +14,8 @@ async function tabs(count: number) {
   const all = [first, ...Array.from({ length: count - 1 }, () => it.tab())];
   await Promise.all(all.map((tab) => tab.ready()));
   await eventually(() => it.service.count("GET /api/auth/verify") === count - 1);
-  await breathe(30);
+  await answered();
+  await breathe(10);
   it.service.log.length = 0;
   return { all, told, first: all[0]!, others: all.slice(1) };
 }
@@ -50,10 +51,12 @@ test("a log-in in one tab is seen by the others, who look who it is", async () =
 });
 
 test("the same person's new session is taken up: the old CSRF and access tokens are not tried", async () => {
-  const { first, others } = await tabs(2);
+  const { first, others, told } = await tabs(2);
   const old = await first.accessToken();
+  told.length = 0;
   await others[0]!.login({ email: "ada@example.org", password: PASSWORD });
-  await breathe(30);
+  await eventually(() => told.length > 0);
+  await breathe(10);
   it.service.log.length = 0;
 
   expect((await first.fetch("/api/things", { method: "POST" })).status).toBe(200);
@@ -100,7 +103,8 @@ test("one refresh does for all tabs", async () => {
     const tab = it.tab();
     await tab.ready();
     await eventually(() => it.service.count("GET /api/auth/verify") === other);
-    await breathe(20);
+    await answered();
+    await breathe(10);
     all.push(tab);
   }
   for (let n = 0; n < 170 && !it.service.count(REFRESH); n += 1) await advance(5000);
@@ -129,7 +133,7 @@ test("no token is ever in a message", async () => {
   secrets.push((await first.accessToken())!, ...[...it.browser.jar.values()].map(({ value }) => value));
   await first.logout();
   await first.login({ email: "ada@example.org", password: PASSWORD });
-  await breathe(30);
+  await eventually(() => told.filter((each) => (each as { type: string }).type === "in").length === 2);
 
   expect(new Set(told.map((each) => (each as { type: string }).type))).toEqual(new Set(["in", "here", "out", "fresh"]));
   for (const secret of secrets) expect(JSON.stringify(told)).not.toContain(secret);
