@@ -5,13 +5,16 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-faults bench check lint types lock clean
+.PHONY: help run demo test test-clients test-faults bench check lint types lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run  ## start the service on PORT (8000), with a Redis of its own unless REDIS_URL is set
 	@exec $(BIN)/python -m service $(ARGS)
+
+demo: .demo  ## start the service and a demo app on it, http://localhost:5173
+	@exec node clients/demo/start.js $(BIN)/python
 
 test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/faults $(ARGS)
@@ -102,4 +105,23 @@ $(VENV)-bench/.done: requirements/bench.lock | $(VENV)/bin/python
 bench/peers/%/node_modules/.done: bench/peers/%/package-lock.json
 	@echo "Installing $* and its plugins (once) ..."
 	@cd bench/peers/$* && npm ci --silent
+	@touch $@
+
+# The client library and the demo app come with npm; the demo takes the library as it is built.
+.PHONY: .demo
+.demo: .node $(VENV)/.run clients/js/dist/.done clients/demo/node_modules/.done
+
+.PHONY: .node
+.node:
+	@command -v npm >/dev/null && \
+	  node -e 'const [a, b] = process.versions.node.split("."); process.exit(+(a < 20 || (a == 20 && b < 19)))' || \
+	  { echo "The demo needs npm and Node.js 20.19 or newer, from https://nodejs.org or your package manager" >&2; exit 1; }
+
+clients/%/node_modules/.done: clients/%/package-lock.json | .node
+	@echo "Installing what clients/$* needs (once) ..."
+	@cd clients/$* && npm ci --silent
+	@touch $@
+
+clients/js/dist/.done: clients/js/node_modules/.done $(wildcard clients/js/src/*)
+	@cd clients/js && npm run --silent build
 	@touch $@

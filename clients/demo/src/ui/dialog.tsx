@@ -1,0 +1,80 @@
+/** Dialogs, as the browser has them: focus goes in, Escape closes, and focus goes back where it was. */
+import { type ReactNode, useEffect, useId, useRef, useState } from "react";
+import { useLookout } from "../service/hooks";
+import { explain, isOutage } from "../service/problems";
+import { Button, type ButtonProps } from "./button";
+
+export function Dialog({ title, onClose, children }: { title: string; onClose(): void; children: ReactNode }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const heading = useId();
+  useEffect(() => {
+    const opened = dialog.current;
+    opened?.showModal();
+    return () => opened?.close();
+  }, []);
+  return (
+    <dialog
+      ref={dialog}
+      aria-labelledby={heading}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+    >
+      <h2 id={heading}>{title}</h2>
+      {children}
+    </dialog>
+  );
+}
+
+interface ConfirmProps extends Omit<ButtonProps, "onClick" | "title"> {
+  title: string; // the question
+  confirm: string; // what the button that does it says
+  action(): Promise<unknown>;
+  explanation?: ReactNode;
+  children: ReactNode; // what the button that asks says
+}
+
+/** A button that asks before it does something that cannot be undone. */
+export function ConfirmButton({ title, confirm, action, explanation, children, kind, ...rest }: ConfirmProps) {
+  const [open, setOpen] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<string | null>(null);
+  const lookout = useLookout();
+  const close = () => {
+    setOpen(false);
+    setError(null);
+  };
+  const go = async () => {
+    setBusy(true);
+    setError(null);
+    try {
+      await action();
+      close();
+    } catch (thrown) {
+      if (isOutage(thrown)) lookout.lost();
+      setError(explain(thrown));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <>
+      <Button kind={kind} onClick={() => setOpen(true)} {...rest}>
+        {children}
+      </Button>
+      {open && (
+        <Dialog title={title} onClose={close}>
+          {explanation && <p>{explanation}</p>}
+          <div role="alert">{error && <p className="notice notice-danger">{error}</p>}</div>
+          <div className="actions actions-end">
+            <Button onClick={close}>Cancel</Button>
+            <Button kind={kind === "danger" ? "danger" : "primary"} busy={busy} onClick={go}>
+              {confirm}
+            </Button>
+          </div>
+        </Dialog>
+      )}
+    </>
+  );
+}
