@@ -15,7 +15,7 @@ import { ForgotPassword, ResetPassword } from "./pages/passwords";
 import { Profile } from "./pages/profile";
 import { SignIn } from "./pages/sign-in";
 import { SignUp } from "./pages/sign-up";
-import { AppShell, GuestShell } from "./ui/shell";
+import { AppShell, GuestShell, WaitingShell } from "./ui/shell";
 import { Splash } from "./ui/splash";
 
 /** Every page. `/verify-email` and `/reset-password` are where the service's mails lead. */
@@ -51,7 +51,7 @@ export function App() {
 /** Pages of the signed-in. */
 function Members() {
   return (
-    <RequireAuth checking={<Splash />}>
+    <RequireAuth checking={<WaitingShell />}>
       <AppShell />
     </RequireAuth>
   );
@@ -61,28 +61,31 @@ function Members() {
 function Strangers() {
   const { status } = useAuth();
   const { search } = useLocation();
-  if (status === "checking") return <Splash inside />;
+  if (status === "checking") return <Splash />;
   if (status === "authenticated") return <Navigate to={returnTo("/profile", search)} replace />;
   return <Outlet />;
 }
 
 /** Members' pages that need a permission. The service decides; this spares people pages that would stay empty. */
 function Permitted({ to, children }: { to: string; children: ReactNode }) {
-  const { user } = useAuth();
-  return user?.permissions.includes(to) ? children : <NotAllowed />;
+  return (
+    <RequireAuth permissions={[to]} forbidden={<NotAllowed />}>
+      {children}
+    </RequireAuth>
+  );
 }
 
 /** The start is one's profile, or the sign-in; an `?error=` of a provider goes along. */
 function Start() {
   const { status } = useAuth();
   const { search } = useLocation();
-  if (status === "checking") return <Splash />;
+  if (status === "checking") return <WaitingShell />;
   return <Navigate to={`${status === "authenticated" ? "/profile" : "/login"}${search}`} replace />;
 }
 
 function Elsewhere() {
   const { status } = useAuth();
-  if (status === "checking") return <Splash />;
+  if (status === "checking") return <WaitingShell />;
   if (status === "authenticated") return <AppShell children={<NotFound />} />;
   return <GuestShell children={<NotFound />} />;
 }

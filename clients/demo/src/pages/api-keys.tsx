@@ -106,12 +106,11 @@ function Made({ made, onDone }: { made: NewApiKey; onDone(): void }) {
   const [copied, setCopied] = useState(false);
   useEffect(() => heading.current?.focus(), []);
   const copy = async () => {
-    text.current?.select();
     try {
       await navigator.clipboard.writeText(made.apiKey);
       setCopied(true);
     } catch {
-      setCopied(false); // it is selected: Ctrl+C does it
+      text.current?.select(); // not allowed to: Ctrl+C does it
     }
   };
   return (

@@ -1,4 +1,3 @@
-import type { EndReason } from "gatepost-client";
 import { useAuth } from "gatepost-client/react";
 import { Link, useLocation } from "react-router";
 import { Field, Form } from "../ui/form";
@@ -6,13 +5,12 @@ import { Page } from "../ui/page";
 import { ProviderButtons } from "../ui/providers";
 
 export function SignIn() {
-  const { auth, state } = useAuth();
+  const { login, reason } = useAuth();
   const { search } = useLocation();
-  const session = new URLSearchParams(search).get("session");
   return (
-    <Page title="Sign in" lead="Good to see you.">
-      <WhyHere reason={state.reason} session={session} />
-      <Form submit="Sign in" onSubmit={({ email = "", password = "" }) => auth.login({ email, password })}>
+    <Page title="Sign in">
+      <WhyHere reason={reason === "none" ? new URLSearchParams(search).get("session") : reason} />
+      <Form submit="Sign in" onSubmit={({ email = "", password = "" }) => login({ email, password })}>
         <Field name="email" label="Email" type="email" autoComplete="username" missing="Enter your email." />
         <Field
           name="password"
@@ -33,9 +31,9 @@ export function SignIn() {
   );
 }
 
-/** Why somebody who was signed in stands here. */
-function WhyHere({ reason, session }: { reason: EndReason; session: string | null }) {
-  if (reason === "reused" || session === "reused") {
+/** Why somebody who was signed in stands here; after a reload the address still says so. */
+function WhyHere({ reason }: { reason: string | null }) {
+  if (reason === "reused") {
     return (
       <div role="alert" className="notice notice-danger">
         <p>
@@ -46,7 +44,7 @@ function WhyHere({ reason, session }: { reason: EndReason; session: string | nul
       </div>
     );
   }
-  const words = WORDS[reason] ?? (session === "expired" ? WORDS.expired : undefined);
+  const words = WORDS.get(reason);
   return words ? (
     <p role="status" className="notice">
       {words}
@@ -54,9 +52,9 @@ function WhyHere({ reason, session }: { reason: EndReason; session: string | nul
   ) : null;
 }
 
-const WORDS: Partial<Record<EndReason, string>> = {
-  expired: "Your session has expired. Sign in again to go on where you were.",
-  ended: "Your session was ended, here or on another device. Sign in again to go on.",
-  disabled: "This account is disabled. Ask an administrator.",
-  "signed-out": "You are signed out.",
-};
+const WORDS = new Map<string | null, string>([
+  ["expired", "Your session has expired. Sign in again to go on where you were."],
+  ["ended", "Your session was ended, here or on another device. Sign in again to go on."],
+  ["disabled", "This account is disabled. Ask an administrator."],
+  ["signed-out", "You are signed out."],
+]);

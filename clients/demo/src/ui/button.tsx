@@ -3,6 +3,7 @@ import type { ButtonHTMLAttributes } from "react";
 export interface ButtonProps extends ButtonHTMLAttributes<HTMLButtonElement> {
   kind?: "primary" | "plain" | "danger" | "quiet";
   busy?: boolean;
+  "data-first"?: boolean; // where the focus goes when its dialog opens
 }
 
 /** While busy it takes no clicks and keeps its width and the focus: a `disabled` button would lose it. */

@@ -1,5 +1,5 @@
 /** Dialogs, as the browser has them: focus goes in, Escape closes, and focus goes back where it was. */
-import { type ReactNode, useEffect, useId, useRef, useState } from "react";
+import { type ReactNode, useId, useLayoutEffect, useRef, useState } from "react";
 import { useLookout } from "../service/hooks";
 import { explain, isOutage } from "../service/problems";
 import { Button, type ButtonProps } from "./button";
@@ -7,9 +7,11 @@ import { Button, type ButtonProps } from "./button";
 export function Dialog({ title, onClose, children }: { title: string; onClose(): void; children: ReactNode }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const heading = useId();
-  useEffect(() => {
+  // Before the dialog leaves the page: only one that is closed gives the focus back.
+  useLayoutEffect(() => {
     const opened = dialog.current;
     opened?.showModal();
+    opened?.querySelector<HTMLElement>("[data-first]")?.focus();
     return () => opened?.close();
   }, []);
   return (
@@ -67,10 +69,12 @@ export function ConfirmButton({ title, confirm, action, explanation, children, k
         <Dialog title={title} onClose={close}>
           {explanation && <p>{explanation}</p>}
           <div role="alert">{error && <p className="notice notice-danger">{error}</p>}</div>
-          <div className="actions actions-end">
-            <Button onClick={close}>Cancel</Button>
+          <div className="actions">
             <Button kind={kind === "danger" ? "danger" : "primary"} busy={busy} onClick={go}>
               {confirm}
+            </Button>
+            <Button onClick={close} data-first>
+              Cancel
             </Button>
           </div>
         </Dialog>

@@ -1,5 +1,5 @@
 import { Link } from "react-router";
-import { eventDetail, eventName } from "../service/events";
+import { device, eventDetail, eventName } from "../service/events";
 import type { Loaded } from "../service/hooks";
 import type { AuditEvent, Page } from "../service/types";
 import { Loading } from "./page";
@@ -15,7 +15,7 @@ export function Events({ events, everybody }: { events: Loaded<Page<AuditEvent>>
           {items.length ? (
             <ul className="rows card" aria-label="Events">
               {items.map((event) => (
-                <li key={event.id} className="row">
+                <li key={event.id} className="row row-event">
                   <span className={`dot dot-${event.outcome === "success" ? "good" : "bad"}`} aria-hidden="true" />
                   <div className="row-text">
                     <p className="row-title">
@@ -23,7 +23,7 @@ export function Events({ events, everybody }: { events: Loaded<Page<AuditEvent>>
                       {event.outcome !== "success" && <span className="badge badge-warn">refused</span>}
                     </p>
                     <p className="muted">
-                      {[eventDetail(event), event.ip].filter(Boolean).join(" · ")}
+                      {[eventDetail(event), event.ip, event.userAgent && device(event.userAgent)].filter(Boolean).join(" · ")}
                       {everybody && event.userId && (
                         <>
                           {" "}
@@ -33,7 +33,6 @@ export function Events({ events, everybody }: { events: Loaded<Page<AuditEvent>>
                         </>
                       )}
                     </p>
-                    {event.userAgent && <p className="muted agent">{event.userAgent}</p>}
                   </div>
                   <p className="row-when muted">
                     <Time at={event.at} />

@@ -159,7 +159,7 @@ export function Field({ name, label, type = "text", hint, optional, missing, def
             type="button"
             className="reveal"
             aria-controls={id}
-            aria-label={`${shown ? "Hide" : "Show"} ${label.toLowerCase()}`}
+            aria-label={`${shown ? "Hide" : "Show"} what is typed`}
             onClick={() => setShown(!shown)}
           >
             {shown ? "Hide" : "Show"}
@@ -182,7 +182,7 @@ export function Field({ name, label, type = "text", hint, optional, missing, def
   );
 }
 
-/** A chosen few: radio-like fields use `Select`, sets use `Checks`. */
+/** One of a few. */
 export function Select(props: {
   name: string;
   label: string;

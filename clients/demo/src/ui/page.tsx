@@ -1,7 +1,7 @@
 /** A page: its title in the window and as its heading, which takes the focus when one comes from another page. */
 import { type ReactNode, useEffect, useId, useRef } from "react";
 import { useLocation } from "react-router";
-import { explain } from "../service/problems";
+import { explain, hasCode } from "../service/problems";
 import { Button } from "./button";
 
 export function Page({ title, lead, children }: { title: string; lead?: ReactNode; children: ReactNode }) {
@@ -61,7 +61,7 @@ export function Loading<T>(props: {
     return (
       <div role="alert" className="notice notice-danger notice-row">
         <p>{explain(problem)}</p>
-        <Button onClick={reload}>Try again</Button>
+        {!hasCode(problem, "NOT_FOUND", "FORBIDDEN") && <Button onClick={reload}>Try again</Button>}
       </div>
     );
   }

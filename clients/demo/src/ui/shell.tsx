@@ -1,12 +1,13 @@
 /** The frame around every page: who one is, where one can go, and whether the service is there. */
 import { useAuth } from "gatepost-client/react";
-import { type ReactNode, useState } from "react";
-import { Link, NavLink, Outlet, useSearchParams } from "react-router";
+import { type ReactNode, useEffect, useRef, useState } from "react";
+import { Link, NavLink, Outlet, useLocation, useSearchParams } from "react-router";
 import { useReach } from "../service/hooks";
 import { explain, explainReturn } from "../service/problems";
 import { useAnnounce } from "./announcer";
 import { Button } from "./button";
 import { Person } from "./person";
+import { Splash } from "./splash";
 import { ThemeButton } from "./theme";
 
 const PLACES: readonly (readonly [to: string, label: string, permission?: string])[] = [
@@ -59,11 +60,18 @@ export function GuestShell({ children }: { children?: ReactNode }) {
 
 export function AppShell({ children }: { children?: ReactNode }) {
   const { user } = useAuth();
+  const { pathname } = useLocation();
+  const list = useRef<HTMLElement>(null);
+  // On a phone the places are a line that is wider than the screen.
+  useEffect(() => {
+    const here = list.current?.querySelector<HTMLElement>("[aria-current]");
+    if (here) list.current?.scrollTo({ left: here.offsetLeft - list.current.clientWidth / 2 + here.clientWidth / 2 });
+  }, [pathname]);
   const places = PLACES.filter(([, , permission]) => !permission || user?.permissions.includes(permission));
   return (
     <Frame header={<Me />}>
       <div className="app">
-        <nav aria-label="Main" className="places">
+        <nav aria-label="Main" className="places" ref={list}>
           <ul>
             {places.map(([to, label, permission], index) => (
               <li key={to} className={permission && !places[index - 1]?.[2] ? "places-break" : undefined}>
@@ -77,6 +85,17 @@ export function AppShell({ children }: { children?: ReactNode }) {
           {children ?? <Outlet />}
         </main>
       </div>
+    </Frame>
+  );
+}
+
+/** The frame alone, while it is not known yet who this is. */
+export function WaitingShell() {
+  return (
+    <Frame>
+      <main id="main" tabIndex={-1}>
+        <Splash />
+      </main>
     </Frame>
   );
 }
@@ -111,12 +130,13 @@ function Me() {
 /** Nothing is decided while the service is away: nobody is signed out, and nothing that was typed is lost. */
 function OutageBanner() {
   const { away } = useReach();
-  const { state } = useAuth();
+  const { user, problem } = useAuth();
   return (
     <div role="status">
-      {(away || state.problem) && (
+      {(away || problem) && (
         <p className="banner">
-          <span className="spinner" aria-hidden="true" /> We cannot reach the service; trying again. You stay signed in.
+          <span className="spinner" aria-hidden="true" />
+          <span>We cannot reach the service; trying again.{user && " You stay signed in."}</span>
         </p>
       )}
     </div>
@@ -133,11 +153,13 @@ function ReturnNotice() {
     setSearch(search, { replace: true });
   };
   return (
-    <div role="alert" className="notice notice-danger notice-row">
+    <div role="alert" className="notice notice-danger notice-row notice-return">
       <p>{explainReturn(code)}</p>
-      <Button kind="quiet" onClick={dismiss} aria-label="Dismiss this message">
-        Dismiss
-      </Button>
+      <button type="button" className="icon-button" onClick={dismiss} aria-label="Dismiss this message">
+        <svg viewBox="0 0 24 24" aria-hidden="true">
+          <path d="M6 6l12 12M18 6 6 18" />
+        </svg>
+      </button>
     </div>
   );
 }

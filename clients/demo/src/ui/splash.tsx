@@ -1,20 +1,19 @@
 import { useEffect, useState } from "react";
 
 /** While it is not known yet whether somebody is signed in. It says so only when that takes a while. */
-export function Splash({ inside }: { inside?: boolean }) {
+export function Splash() {
   const [slow, setSlow] = useState(false);
   useEffect(() => {
     const timer = setTimeout(() => setSlow(true), 400);
     return () => clearTimeout(timer);
   }, []);
-  const content = (
+  return (
     <div className="splash" role="status">
       {slow && (
-        <p className="muted">
+        <h1 className="splash-text">
           <span className="spinner" aria-hidden="true" /> One moment …
-        </p>
+        </h1>
       )}
     </div>
   );
-  return inside ? content : <main id="main">{content}</main>;
 }

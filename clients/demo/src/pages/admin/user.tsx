@@ -20,7 +20,7 @@ export function UserDetail() {
   return (
     <Page title={loaded.data?.email ?? "User"} lead={<Link to="/admin/users">All users</Link>}>
       <Loading loaded={loaded} rows={6}>
-        {(user) => <Detail key={user.updatedAt} user={user} path={path} onChange={loaded.set} />}
+        {(user) => <Detail user={user} path={path} onChange={loaded.set} />}
       </Loading>
     </Page>
   );
@@ -89,6 +89,7 @@ function Detail({ user, path, onChange }: { user: User; path: string; onChange(u
         <>
           <Card title="Roles" lead="In force at once. You cannot give what you may not do yourself.">
             <Form
+              key={user.roles.join()}
               submit="Save roles"
               onSubmit={(_, form) =>
                 change({ roles: new FormData(form).getAll("roles").map(String) }, "The roles are saved.")
@@ -119,7 +120,12 @@ function Detail({ user, path, onChange }: { user: User; path: string; onChange(u
                     user.emailVerified ? "The owner has to prove it again." : `You know that ${user.email} belongs to this person.`
                   }
                   confirm={user.emailVerified ? "Withdraw" : "Vouch for it"}
-                  action={() => change({ emailVerified: !user.emailVerified }, "The email is changed.")}
+                  action={() =>
+                    change(
+                      { emailVerified: !user.emailVerified },
+                      user.emailVerified ? "The email has to be proved again." : "The email is verified.",
+                    )
+                  }
                 >
                   {user.emailVerified ? "Withdraw verification" : "Mark as verified"}
                 </ConfirmButton>

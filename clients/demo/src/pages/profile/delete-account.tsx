@@ -1,5 +1,6 @@
 import { useAuth } from "gatepost-client/react";
 import { useState } from "react";
+import { useAnnounce } from "../../ui/announcer";
 import { Button } from "../../ui/button";
 import { Dialog } from "../../ui/dialog";
 import { Field, Form } from "../../ui/form";
@@ -9,6 +10,7 @@ import { useRecently } from "../../ui/reauthentication";
 export function DeleteAccount() {
   const { auth, user } = useAuth();
   const recently = useRecently();
+  const say = useAnnounce();
   const [open, setOpen] = useState(false);
   if (!user) return null;
   const linked = user.identities.length > 0;
@@ -28,6 +30,7 @@ export function DeleteAccount() {
             onSubmit={async ({ password }) => {
               await recently(() => auth.call("DELETE", "/api/auth/me", password ? { password } : {}));
               await auth.logout();
+              say("Your account is deleted.");
             }}
             place={(problem) =>
               problem.code === "INVALID_CREDENTIALS" ? { password: "That is not your password." } : undefined
