@@ -50,7 +50,8 @@ try {
   await answering();
   if (!leaving) tell();
 } catch (error) {
-  console.error(`The demo did not start: ${error.message}`);
+  const remedy = /already in use/.test(error.message) ? `. Try: make demo DEMO_PORT=${Number(DEMO_PORT) + 1}` : "";
+  console.error(`The demo did not start: ${error.message}${remedy}`);
   await leave(1);
 }
 

@@ -1,20 +1,25 @@
 import { useAuth } from "gatepost-client/react";
 import { useState } from "react";
-import { Link, useLocation } from "react-router";
+import { Link, useNavigate } from "react-router";
 import { hasCode } from "../service/problems";
 import { Form } from "../ui/form";
 import { Page } from "../ui/page";
-import { tokenIn } from "./passwords";
+import { useTokenOfMail } from "./passwords";
 
 /** `/verify-email#token=…`: a new account's email, or the one to move to. A button, so that a scanner of mails burns nothing. */
 export function ConfirmEmail() {
+  const token = useTokenOfMail();
+  return <Confirm key={token} token={token} />;
+}
+
+function Confirm({ token }: { token: string }) {
   const { auth, status } = useAuth();
-  const token = tokenIn(useLocation().hash);
+  const navigate = useNavigate();
   const [state, setState] = useState<"asking" | "done" | "spent">(token ? "asking" : "spent");
   const signedIn = status === "authenticated";
   if (state === "done") {
     return (
-      <Page title="Your email is confirmed">
+      <Page key="done" title="Your email is confirmed">
         <p role="status">Thank you. This address belongs to your account now.</p>
         <p className="aside">
           <Link to={signedIn ? "/profile" : "/login"} className="button button-primary">
@@ -26,7 +31,7 @@ export function ConfirmEmail() {
   }
   if (state === "spent") {
     return (
-      <Page title="This link does not work">
+      <Page key="spent" title="This link does not work">
         <p role="alert">
           It was used already, is too old, or a newer one has replaced it. Sign in and ask for a new one in your profile.
         </p>
@@ -50,8 +55,8 @@ export function ConfirmEmail() {
             setState("spent");
             return;
           }
-          history.replaceState(history.state, "", location.pathname);
           setState("done");
+          navigate("/verify-email", { replace: true });
           if (signedIn) await auth.user().catch(() => null);
         }}
       />

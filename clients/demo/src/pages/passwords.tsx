@@ -1,6 +1,6 @@
 import { useAuth } from "gatepost-client/react";
 import { useState } from "react";
-import { Link, useLocation } from "react-router";
+import { Link, useLocation, useNavigate } from "react-router";
 import { hasCode } from "../service/problems";
 import { Field, Form } from "../ui/form";
 import { Page } from "../ui/page";
@@ -12,7 +12,7 @@ export function ForgotPassword() {
   const [asked, setAsked] = useState<string | null>(null);
   if (asked) {
     return (
-      <Page title="Look into your mail">
+      <Page key="asked" title="Look into your mail">
         <p role="status">
           If there is an account for <strong>{asked}</strong>, a link to set a new password is on its way. It works once.
         </p>
@@ -42,12 +42,17 @@ export function ForgotPassword() {
 
 /** `/reset-password#token=…`: what stands behind the # reaches no server, and nothing happens before the button. */
 export function ResetPassword() {
+  const token = useTokenOfMail();
+  return <Reset key={token} token={token} />;
+}
+
+function Reset({ token }: { token: string }) {
   const { auth, status } = useAuth();
-  const token = tokenIn(useLocation().hash);
+  const navigate = useNavigate();
   const [state, setState] = useState<"asking" | "done" | "spent">(token ? "asking" : "spent");
   if (state === "done") {
     return (
-      <Page title="Your password is set">
+      <Page key="done" title="Your password is set">
         <p role="status">Every device was signed out. Sign in with the new password.</p>
         <p className="aside">
           <Link to="/login" className="button button-primary">
@@ -59,7 +64,7 @@ export function ResetPassword() {
   }
   if (state === "spent") {
     return (
-      <Page title="This link does not work">
+      <Page key="spent" title="This link does not work">
         <p role="alert">It was used already, is too old, or a newer one has replaced it.</p>
         <p className="aside">
           <Link to="/forgot-password" className="button button-primary">
@@ -81,8 +86,8 @@ export function ResetPassword() {
             setState("spent");
             return;
           }
-          history.replaceState(history.state, "", location.pathname);
           setState("done");
+          navigate("/reset-password", { replace: true });
           if (status === "authenticated") await auth.user().catch(() => null); // it is over; let this page know
         }}
       >
@@ -99,4 +104,10 @@ export function ResetPassword() {
   );
 }
 
-export const tokenIn = (hash: string): string => new URLSearchParams(hash.slice(1)).get("token") ?? "";
+/** The token that the link of a mail has brought. It stays when the address changes, until another one comes. */
+export function useTokenOfMail(): string {
+  const token = new URLSearchParams(useLocation().hash.slice(1)).get("token");
+  const [kept, keep] = useState(token ?? "");
+  if (token && token !== kept) keep(token);
+  return token ?? kept;
+}

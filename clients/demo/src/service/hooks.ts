@@ -56,7 +56,11 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
     if (waiting.current) setTurn((before) => before + 1);
   }, [returns]);
 
-  const set = useCallback((data: T) => setState({ key, data, problem: null }), [key]);
+  // Not over what another key has brought meanwhile.
+  const set = useCallback(
+    (data: T) => setState((before) => (before.key === key ? { key, data, problem: null } : before)),
+    [key],
+  );
   const reload = useCallback(() => setTurn((before) => before + 1), []);
   const fresh = state.key === key;
   return { data: fresh ? state.data : undefined, problem: fresh ? state.problem : null, set, reload };

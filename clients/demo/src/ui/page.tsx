@@ -4,15 +4,19 @@ import { useLocation } from "react-router";
 import { explain, hasCode } from "../service/problems";
 import { Button } from "./button";
 
+/** The page before this one; the first one, which the browser itself has opened, leaves the focus alone. */
+let before = "";
+
 export function Page({ title, lead, children }: { title: string; lead?: ReactNode; children: ReactNode }) {
   const heading = useRef<HTMLHeadingElement>(null);
-  const arrived = useLocation().key !== "default"; // "default" is the page that the browser itself has opened
+  const mine = useId() + useLocation().key;
   useEffect(() => {
     document.title = `${title} · Gatepost`;
   }, [title]);
   useEffect(() => {
-    if (arrived && !document.querySelector("dialog[open]")) heading.current?.focus();
-  }, [arrived]);
+    if (before && before !== mine) heading.current?.focus();
+    before = mine;
+  }, [mine]);
   return (
     <>
       <header className="page-head">
