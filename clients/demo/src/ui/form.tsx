@@ -70,7 +70,7 @@ export function Form({ submit, onSubmit, place, danger, beside, children }: Form
   return (
     <form ref={form} onSubmit={send} noValidate className="form">
       <FieldsContext value={{ errors: told.fields, clear }}>{children}</FieldsContext>
-      <div role="alert" className="form-alert">
+      <div role="alert">
         {told.form && (
           <p id={summary} tabIndex={-1} className="notice notice-danger">
             {told.form}
