@@ -8,6 +8,7 @@ import { loadConfig } from "./service/config";
 import { LookoutContext } from "./service/hooks";
 import { asking, Lookout } from "./service/reach";
 import { Announcer } from "./ui/announcer";
+import { Broken } from "./ui/broken";
 import { Reauthentication } from "./ui/reauthentication";
 import "./styles.css";
 
@@ -36,7 +37,9 @@ try {
     <StrictMode>
       <BrowserRouter>
         <Providers>
-          <App />
+          <Broken>
+            <App />
+          </Broken>
         </Providers>
       </BrowserRouter>
     </StrictMode>,

@@ -3,7 +3,7 @@ import type { Problem } from "gatepost-client";
 import { useAuth } from "gatepost-client/react";
 import { createContext, use, useCallback, useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { isOutage } from "./problems";
-import type { Lookout, Reach } from "./reach";
+import { type Lookout, type Reach, SLOW } from "./reach";
 import type { Page } from "./types";
 
 export const LookoutContext = createContext<Lookout | null>(null);
@@ -17,6 +17,19 @@ export function useLookout(): Lookout {
 export function useReach(): Reach {
   const lookout = useLookout();
   return useSyncExternalStore(lookout.subscribe, lookout.current);
+}
+
+/** Look whether the service is there once something takes long, and ask who it is again when it is back. */
+export function useWaiting(): void {
+  const { auth, status } = useAuth();
+  const lookout = useLookout();
+  const { returns } = useReach();
+  useEffect(() => {
+    if (status !== "checking") return;
+    if (returns) void auth.user().catch(() => null); // what is wrong now is in the state
+    const slow = setTimeout(() => void lookout.suspect(), SLOW);
+    return () => clearTimeout(slow);
+  }, [auth, lookout, status, returns]);
 }
 
 export interface Loaded<T> {
@@ -38,6 +51,7 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
 
   useEffect(() => {
     const abort = new AbortController();
+    const slow = setTimeout(() => void lookout.suspect(), SLOW);
     waiting.current = false;
     current
       .current(abort.signal)
@@ -48,8 +62,12 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
           waiting.current = true;
           lookout.lost();
         } else setState((before) => ({ ...before, key, problem: error }));
-      });
-    return () => abort.abort();
+      })
+      .finally(() => clearTimeout(slow));
+    return () => {
+      abort.abort();
+      clearTimeout(slow);
+    };
   }, [key, turn, lookout]);
 
   useEffect(() => {

@@ -1,4 +1,7 @@
 /** Whether the service can be reached. Whoever finds nobody there says so; it is then asked until it answers. */
+/** How long a call may take before we look whether anybody is there; ms. */
+export const SLOW = 3000;
+
 const PAUSES = [1000, 2000, 3000, 5000, 8000]; // ms between two looks; the last one stays
 
 export interface Reach {
@@ -25,6 +28,12 @@ export class Lookout {
     if (this.reach.away) return;
     this.tell({ ...this.reach, away: true });
     this.lookAgain(0);
+  }
+
+  /** A call takes so long that somebody should look, well before it gives up. */
+  async suspect(): Promise<void> {
+    if (this.reach.away) return;
+    if (!(await this.ready().catch(() => false))) this.lost();
   }
 
   /** Look at once, for example because the network is back. */

@@ -87,6 +87,16 @@ describe("the lookout", () => {
     expect(heard).toHaveBeenCalledTimes(2);
   });
 
+  it("looks when a call is slow, and believes what it sees", async () => {
+    const answers = [true, false];
+    const lookout = new Lookout(async () => answers.shift() ?? false);
+
+    await lookout.suspect();
+    expect(lookout.current().away).toBe(false);
+    await lookout.suspect();
+    expect(lookout.current().away).toBe(true);
+  });
+
   it("looks at once when the network is back, and not at all when nothing is wrong", async () => {
     const ready = vi.fn(async () => true);
     const lookout = new Lookout(ready);

@@ -3,6 +3,7 @@ import { Problem } from "gatepost-client";
 import { createContext, type FormEvent, type ReactNode, use, useEffect, useId, useRef, useState } from "react";
 import { useLookout } from "../service/hooks";
 import { explain, isOutage } from "../service/problems";
+import { SLOW } from "../service/reach";
 import { Button } from "./button";
 
 type Messages = Readonly<Record<string, string | undefined>>;
@@ -48,6 +49,7 @@ export function Form({ submit, onSubmit, place, danger, beside, children }: Form
     setTold({ fields: missing, form: null });
     if (Object.keys(missing).length) return;
     setBusy(true);
+    const slow = setTimeout(() => void lookout.suspect(), SLOW);
     try {
       const values = Object.fromEntries([...new FormData(sent)].map(([name, value]) => [name, String(value)]));
       await onSubmit(values, sent);
@@ -56,6 +58,7 @@ export function Form({ submit, onSubmit, place, danger, beside, children }: Form
       if (isOutage(error)) lookout.lost();
       setTold(sort(error, sent, place));
     } finally {
+      clearTimeout(slow);
       setBusy(false);
     }
   };

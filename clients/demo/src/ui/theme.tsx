@@ -1,14 +1,22 @@
-import { useState } from "react";
+import { useEffect, useState } from "react";
 
 type Theme = "light" | "dark";
 
+const DARK = "(prefers-color-scheme: dark)";
+
 const now = (): Theme =>
   (document.documentElement.dataset.theme as Theme | undefined) ??
-  (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  (matchMedia(DARK).matches ? "dark" : "light");
 
 /** The system's theme until another is chosen; the choice stays in this browser. `public/theme.js` is its other half. */
 export function ThemeButton() {
   const [theme, setTheme] = useState(now);
+  useEffect(() => {
+    const follow = () => setTheme(now());
+    const system = matchMedia(DARK);
+    system.addEventListener("change", follow);
+    return () => system.removeEventListener("change", follow);
+  }, []);
   const other: Theme = theme === "dark" ? "light" : "dark";
   const choose = () => {
     document.documentElement.dataset.theme = other;

@@ -8,9 +8,8 @@ import { Checks, Form } from "../../ui/form";
 import { Card, Loading, Page } from "../../ui/page";
 import { Person } from "../../ui/person";
 import { Time } from "../../ui/time";
+import { useRoles } from "./roles";
 import { State } from "./users";
-
-const ROLES = ["user", "moderator", "admin"];
 
 export function UserDetail() {
   const { id = "" } = useParams();
@@ -30,6 +29,7 @@ function Detail({ user, path, onChange }: { user: User; path: string; onChange(u
   const { auth, user: me } = useAuth();
   const say = useAnnounce();
   const navigate = useNavigate();
+  const roles = useRoles();
   const mayWrite = me?.permissions.includes("users:write") ?? false;
 
   const change = async (changes: Partial<Pick<User, "roles" | "active" | "emailVerified">>, told: string) => {
@@ -102,7 +102,7 @@ function Detail({ user, path, onChange }: { user: User; path: string; onChange(u
               <Checks
                 name="roles"
                 legend="Roles of this account"
-                options={[...new Set([...ROLES, ...user.roles])]}
+                options={[...new Set([...roles, ...user.roles])]}
                 chosen={user.roles}
               />
             </Form>

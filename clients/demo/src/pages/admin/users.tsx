@@ -7,31 +7,26 @@ import { More } from "../../ui/more";
 import { Loading, Page } from "../../ui/page";
 import { Time } from "../../ui/time";
 import { query } from "./query";
-
-const ROLES = [
-  ["", "Any role"],
-  ["user", "user"],
-  ["moderator", "moderator"],
-  ["admin", "admin"],
-] as const;
+import { useRoles } from "./roles";
 
 export function Users() {
   const [search, setSearch] = useSearchParams();
   const email = search.get("email") ?? "";
   const role = search.get("role") ?? "";
+  const roles = useRoles().map((name) => [name, name] as const);
   const users = usePages<User>(`/api/admin/users${query({ email, role })}`);
   return (
     <Page title="Users" lead="Accounts, the newest first.">
       <search className="card filter">
         <Form
-          key={`${email} ${role}`}
+          key={`${email} ${role} ${roles.length}`}
           submit="Filter"
           onSubmit={async (values) => setSearch(query({ email: values.email ?? "", role: values.role ?? "" }))}
           beside={(email || role) && <Button onClick={() => setSearch("")}>Clear</Button>}
         >
           <div className="pair">
             <Field name="email" label="Email" type="email" autoComplete="off" defaultValue={email} hint="A whole address." optional />
-            <Select name="role" label="Role" options={ROLES} defaultValue={role} />
+            <Select name="role" label="Role" options={[["", "Any role"], ...roles]} defaultValue={role} />
           </div>
         </Form>
       </search>
