@@ -20,6 +20,7 @@ from service.app import make_app
 from service.mail.outbox import Errand
 from service.settings import NAMES, OIDC, load
 from tests.conftest import PASSWORD, SECRET, free_port, in_ci
+from tests.npm import built_client
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -368,14 +369,12 @@ def test_the_check_of_tokens_elsewhere_works_as_the_readme_shows_it(service, tmp
     run(sys.executable, "-c", program, cwd=tmp_path, text=json.loads(answer.stdout)["accessToken"])
 
 
-def test_the_module_for_single_page_apps_does_what_it_says(service, tmp_path):
+def test_the_client_library_does_what_the_guides_say(service, tmp_path):
     """In node, whose `fetch` is given the cookie jar of a browser."""
-    node = tool("node")
-    module = (ROOT / "docs" / "gatepost.js").read_text().replace("http://localhost:8000", service)
-    (tmp_path / "gatepost.mjs").write_text(module)
-    (tmp_path / "journey.mjs").write_text((Path(__file__).parent / "spa.mjs").read_text())
+    node, library = tool("node"), str(built_client() / "index.js")
+    (tmp_path / "journey.mjs").write_text((Path(__file__).parent / "journey.mjs").read_text())
 
-    assert run(node, "journey.mjs", service, cwd=tmp_path).stdout.split() == ["done"]
+    assert run(node, "journey.mjs", service, library, cwd=tmp_path).stdout.split() == ["done"]
 
 
 def test_the_pieces_of_javascript_are_javascript(tmp_path):

@@ -13,12 +13,12 @@ from aiohttp import web
 from service.app import make_app
 from service.http.protocol import Runner
 from tests.conftest import Assembling, free_port, in_ci
+from tests.npm import built_client
 from tests.oauth.conftest import PEOPLE
 from tests.oauth.github import GitHub, Person, email
 from tests.oauth.openid_provider import OpenIDProvider, install
 
 SPA = Path(__file__).with_name("app.html")
-MODULE = Path(__file__).resolve().parents[2] / "docs" / "gatepost.js"
 
 
 @dataclass
@@ -97,16 +97,12 @@ async def _listen(runner: web.AppRunner, url: str) -> web.AppRunner:
 
 
 def _single_page_app(api: str) -> web.Application:
-    """One page, and the module of the documentation."""
+    """One page, and the client library."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text=SPA.read_text().replace("API_URL", api), content_type="text/html")
 
-    async def module(_: web.Request) -> web.Response:
-        text = MODULE.read_text().replace("http://localhost:8000", api)
-        return web.Response(text=text, content_type="text/javascript")
-
     app = web.Application()
-    app.router.add_get("/gatepost.js", module)
+    app.router.add_static("/client", built_client())
     app.router.add_get("/{any:.*}", page)
     return app

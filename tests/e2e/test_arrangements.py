@@ -23,7 +23,7 @@ from service.http.protocol import Runner
 from tests.conftest import PASSWORD, free_port
 from tests.deploy.conftest import running, tool
 from tests.e2e.conftest import launched
-from tests.npm import install
+from tests.npm import built_client, install
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "spa.md").read_text()
 CREDENTIALS = {"email": "ada@example.org", "password": PASSWORD}
@@ -89,6 +89,15 @@ class Page:
     async def status(self, *args: Any, **kwargs: Any) -> int:
         return (await self.ask(*args, **kwargs))[0]
 
+    async def run(self, module: str) -> Any:
+        """What a module of the page's, that may import the client, exports as `default`."""
+        module = module.replace('"gatepost-client"', f'"{self.page.url.rstrip("/")}/client/index.js"')
+        script = """async (text) => {
+            const address = URL.createObjectURL(new Blob([text], {type: "text/javascript"}));
+            return (await import(address)).default;
+        }"""
+        return await self.page.evaluate(script, module)
+
     async def readable(self) -> set[str]:
         """The cookies that scripts can read."""
         text = await self.page.evaluate("document.cookie")
@@ -149,6 +158,7 @@ async def arranged(assembling, tls, tmp_path) -> AsyncIterator[Arranging]:
                 return web.Response(text="<!doctype html><title>App</title>", content_type="text/html")
 
             app = web.Application()
+            app.router.add_static("/client", built_client())
             app.router.add_get("/{any:.*}", page)
             rules = []
             for origin, what in places.items():
@@ -406,3 +416,71 @@ async def test_in_cookie_mode_no_script_can_read_what_lasts(arranged):
     assert "accessToken" in signed
     assert "accessToken" in renewed
     assert "rt_" not in str(signed) + str(renewed) + await page.page.evaluate("document.cookie")
+
+
+# With the client
+
+WHO = 'import { createAuth } from "gatepost-client"; export default (await createAuth(%s).ready()).user?.email ?? null'
+SIGN_IN = (
+    'import { createAuth } from "gatepost-client"; const auth = createAuth(%s);'
+    f"await auth.login({{email: '{CREDENTIALS['email']}', password: '{PASSWORD}'}});"
+    "export default (await auth.call('PATCH', '/api/users/profile', {lastName: 'Lovelace'})).user.lastName"
+)
+
+
+def told(title: str) -> list[str]:
+    """How a section of the guide starts the client."""
+    return re.findall(r"createAuth\((\{.*?\})\)", section(title).replace("\n", " "))
+
+
+async def test_the_client_as_the_guide_begins_with_it(arranged):
+    its = settings("One site, two hosts", 0)
+    browser = await arranged({APP: "app", AUTH: "service"}, {**PRODUCTION, **its})
+    page = await browser.open(APP)
+    assert await page.status(f"{AUTH}/api/auth/register", "POST", CREDENTIALS) == 201
+    await browser.context.clear_cookies()
+    (shown,) = re.findall(r"^```js\n(.*?)^```$", GUIDE.split("\n## ")[0], re.DOTALL | re.MULTILINE)
+    shown = shown.replace("a long and private sentence", PASSWORD) + "export default auth.state.user.email"
+
+    for _ in ("signs in", "is still signed in"):
+        assert await page.run(shown) == "ada@example.org"
+        await page.reload()
+    _, found = await page.ask(f"{AUTH}/api/auth/me")
+    assert found["user"]["lastName"] == "Lovelace"
+
+
+async def test_the_client_with_cookies_outlives_a_reload(arranged):
+    its, (how, _) = settings("One site, two hosts", 0), told("One site, two hosts")
+    browser = await arranged({APP: "app", AUTH: "service"}, {**PRODUCTION, **its})
+    page = await browser.open(APP)
+    assert await page.status(f"{AUTH}/api/auth/register", "POST", CREDENTIALS) == 201
+    await browser.context.clear_cookies()
+
+    assert await page.run(WHO % how) is None
+    assert await page.run(SIGN_IN % how) == "Lovelace"
+    await page.reload()
+    assert await page.run(WHO % how) == "ada@example.org"
+
+
+async def test_the_client_without_cookies_forgets_on_a_reload(arranged):
+    its = settings("Two sites", 0)
+    how = f'{{ baseUrl: "{AUTH}", mode: "token" }}'
+    browser = await arranged({ELSEWHERE: "app", AUTH: "service"}, {**PRODUCTION, **its})
+    page = await browser.open(ELSEWHERE)
+    assert await page.status(f"{AUTH}/api/auth/register", "POST", CREDENTIALS) == 201
+
+    assert await page.run(SIGN_IN % how) == "Lovelace"
+    assert await browser.cookies() == {}
+    await page.reload()
+    assert await page.run(WHO % how) is None
+
+
+async def test_the_client_in_development(arranged):
+    with_proxy, without = told("In development")
+    assert with_proxy == '{ baseUrl: "" }'
+    browser = await arranged({DEV_APP: "app", DEV_API: "service"}, {})
+    page = await browser.open(DEV_APP)
+    assert await page.status(f"{DEV_API}/api/auth/register", "POST", CREDENTIALS) == 201
+
+    assert await page.run(SIGN_IN % without) == "Lovelace"
+    assert await page.run(WHO % without) == "ada@example.org"

@@ -38,7 +38,7 @@ async def come_home(page: Any, world: World, path: str = "/") -> str:
 @pytest.mark.parametrize("connecting", ["redis"], indirect=True)
 async def test_a_person_signs_in_with_openid_and_out_again(page, world):
     await page.goto(world.app)
-    assert await who(page) == "nobody (NO_REFRESH_TOKEN)"
+    assert await who(page) == "nobody (none)"
 
     await sign_in_at_example(page)
     assert await come_home(page, world) == "ada@example.org"
