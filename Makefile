@@ -19,7 +19,7 @@ demo: .demo  ## start the service and a demo app on it, http://localhost:5173
 test: $(VENV)/.dev  ## run the tests (ARGS="-k name" picks some)
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/faults $(ARGS)
 
-test-clients:  ## build and test the client library for browsers (needs npm)
+test-clients:  ## build and test the client library and the demo (needs npm)
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory .clients; \
 	  elif [ "$$CI" = true ]; then echo "The clients need npm. On Debian and Ubuntu: apt install nodejs npm" >&2; exit 1; \
 	  else echo "The clients are not tested: there is no npm. On Debian and Ubuntu: apt install nodejs npm"; fi
@@ -31,7 +31,7 @@ test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and 
 bench: .bench  ## measure beside bare aiohttp and others: a quarter of an hour (ARGS="--quick --only verify" takes a part)
 	@$(BIN)/python -m bench $(ARGS)
 
-check: lint types test test-clients test-faults  ## lint, types and tests: what "done" means
+check: lint types test-clients test test-faults  ## lint, types and tests: what "done" means
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -48,7 +48,8 @@ lock:  ## resolve the dependencies anew (needs uv); the files hold versions and 
 	    --no-annotate --no-header "$$@" -o requirements/$$name.lock || exit 1; done
 
 clean:  ## remove the virtualenv and caches; accounts under var/ stay
-	@rm -rf $(VENV) $(VENV)-bench bench/peers/*/node_modules docs/verifying/*/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis clients/*/node_modules clients/*/dist
+	@rm -rf $(VENV) $(VENV)-bench bench/peers/*/node_modules docs/verifying/*/node_modules clients/*/node_modules clients/*/dist \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -78,15 +79,6 @@ $(VENV)/.dev: requirements/dev.lock $(VENV)/.run
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
 	@touch $@
 
-.PHONY: .clients
-.clients: clients/js/node_modules/.done
-	@cd clients/js && npm run --silent types && npm run --silent build && npm test --silent
-
-clients/%/node_modules/.done: clients/%/package-lock.json
-	@echo "Installing the tools of clients/$* (once) ..."
-	@cd clients/$* && npm ci --silent
-	@touch $@
-
 # What is measured beside the service comes from PyPI and npm, into places of its own.
 .PHONY: .bench
 .bench: .bench-tools $(VENV)/.run $(VENV)-bench/.done bench/peers/fastify/node_modules/.done bench/peers/express/node_modules/.done
@@ -108,14 +100,17 @@ bench/peers/%/node_modules/.done: bench/peers/%/package-lock.json
 	@touch $@
 
 # The client library and the demo app come with npm; the demo takes the library as it is built.
-.PHONY: .demo
+.PHONY: .clients .demo .node
+.clients: .node clients/js/dist/.done clients/demo/node_modules/.done
+	@cd clients/js && npm run --silent types && npm test --silent
+	@cd clients/demo && npm run --silent build && npm test --silent
+
 .demo: .node $(VENV)/.run clients/js/dist/.done clients/demo/node_modules/.done
 
-.PHONY: .node
 .node:
 	@command -v npm >/dev/null && \
 	  node -e 'const [a, b] = process.versions.node.split("."); process.exit(+(a < 20 || (a == 20 && b < 19)))' || \
-	  { echo "The demo needs npm and Node.js 20.19 or newer, from https://nodejs.org or your package manager" >&2; exit 1; }
+	  { echo "The clients need npm and Node.js 20.19 or newer, from https://nodejs.org or your package manager" >&2; exit 1; }
 
 clients/%/node_modules/.done: clients/%/package-lock.json | .node
 	@echo "Installing what clients/$* needs (once) ..."
