@@ -2,7 +2,7 @@
 
 What happens is counted where it happens; requests, of which there are many, are added up in a `Meter` first. What
 merely is, such as open connections, is read by `http/metrics.py` when somebody asks and every five seconds, and so are
-the meters. A label is made once and kept beside its fact: finding one costs more than counting does.
+the meters of who works alone. A label is made once and kept beside its fact: finding one costs more than counting does.
 
 A label holds a word of ours: the template of a route, a policy, a reason. Never what a client sent, for everybody could
 make a new series with each request then, and never a secret or whose account it was.
@@ -194,7 +194,8 @@ def sign_in(amr: tuple[str, ...], result: str) -> None:
 class Meter:
     """The requests of one route, counted in plain numbers until `tell` makes metrics of them.
 
-    A metric of the library is locked, or lies in a file, and a request would pay for three of those each time.
+    A metric of the library is locked, and a request would pay for three of those each time. One of several workers
+    tells at once all the same: what it has counted outlives it.
     """
 
     __slots__ = ("_counts", "_in_buckets", "_labels", "_seconds")
@@ -213,6 +214,8 @@ class Meter:
         self._counts[status] = self._counts.get(status, 0) + 1
         self._in_buckets[bisect_left(_HTTP_BUCKETS, seconds)] += 1
         self._seconds += seconds
+        if _together is not None:
+            self.tell()
 
     def tell(self) -> None:
         """Add what was counted since the last time to the metrics."""
