@@ -7,16 +7,20 @@
 #     --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" \
 #     --output type=image,name=gatepost,rewrite-timestamp=true .
 
+# LOCK=otel is run with OpenTelemetry beside it, for TRACES=on.
+
 ARG PYTHON_IMAGE=python:3.13-slim
+ARG LOCK=run
 
 FROM ${PYTHON_IMAGE} AS build
+ARG LOCK
 
 # The packages go to an environment of their own, without pip: nothing in the image can install anything.
 # Wheels only, each with a known hash: no compiler is needed and no package runs code while it is installed.
 RUN python -m venv --without-pip /opt/venv
-COPY requirements/run.lock /build/run.lock
+COPY requirements/run.lock requirements/otel.lock /build/
 RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
-      --require-hashes --no-deps --only-binary :all: -r /build/run.lock
+      --require-hashes --no-deps --only-binary :all: -r /build/${LOCK}.lock
 
 # Compiled here, since the running image cannot write. The hash of the source decides, not its date.
 COPY service /app/service

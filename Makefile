@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+TRACES ?= $(shell sed -n 's/^TRACES=//p' .env 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-clients test-faults bench check lint types lock clean
@@ -10,7 +11,7 @@ ARGS   ?=
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run  ## start the service on PORT (8000), with a Redis of its own unless REDIS_URL is set
+run: $(VENV)/.run $(if $(filter on true yes 1,$(TRACES)),$(VENV)/.otel)  ## start the service on PORT (8000), with a Redis of its own unless REDIS_URL is set
 	@exec $(BIN)/python -m service $(ARGS)
 
 demo: .demo  ## start the service and a demo app on it, http://localhost:5173
@@ -41,7 +42,8 @@ types: $(VENV)/.dev
 	@$(BIN)/mypy
 
 lock:  ## resolve the dependencies anew (needs uv); the files hold versions and hashes, no addresses
-	@for set in "run pyproject.toml" "dev pyproject.toml --extra dev -c requirements/run.lock" \
+	@for set in "run pyproject.toml" "otel pyproject.toml --extra otel -c requirements/run.lock" \
+	    "dev pyproject.toml --extra dev -c requirements/run.lock -c requirements/otel.lock" \
 	    "e2e pyproject.toml --extra e2e -c requirements/dev.lock" "bench requirements/bench.in"; do \
 	  set -- $$set; name=$$1; shift; \
 	  uv pip compile -q --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
@@ -74,7 +76,13 @@ $(VENV)/.e2e: requirements/e2e.lock $(VENV)/.dev
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/e2e.lock
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock $(VENV)/.run
+# OpenTelemetry, for TRACES=on.
+$(VENV)/.otel: requirements/otel.lock $(VENV)/.run
+	@echo "Installing OpenTelemetry (once) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/otel.lock
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.run $(VENV)/.otel
 	@echo "Installing the test tools (once) ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
 	@touch $@

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -69,16 +70,25 @@ from service.tokens.keys import Keys
 from service.tokens.routes import routes as token_routes
 from service.vault import Vault
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing  # a thing to install, where traces are wanted
+
 log = structlog.get_logger("service.app")
 
 UPKEEP_EVERY = 5.0  # seconds
 UPKEEP_SOON = 0.5  # seconds, while Redis is away
 
 
-def assemble(settings: Settings, topology: Topology, passwords: Passwords | None = None) -> Parts:
-    """All parts, joined; raises `SettingsError` for a table or a key file that cannot be used."""
+def assemble(
+    settings: Settings, topology: Topology, passwords: Passwords | None = None, tracing: "Tracing | None" = None
+) -> Parts:
+    """All parts, joined; raises `SettingsError` for a table or a key file that cannot be used.
+
+    With `tracing` those that wait for something else than us are of the kind that tells so.
+    """
     vault, clock, roles = Vault(settings.secrets), Clock(), Roles.load()
-    store = Store(topology, settings.redis_wait_replicas, tracked=settings.revocation == "tracked")
+    store_kind = tracing.store if tracing else Store
+    store = store_kind(topology, settings.redis_wait_replicas, tracked=settings.revocation == "tracked")
     lookups, directory, audit = Lookups(store, vault), Directory(store), Audit(store, clock)
     users, families = Users(store, clock, lookups), Families(store, clock, settings)
     keys, refresh_tokens = Keys(store, clock, vault, audit, settings), RefreshTokens(vault)
@@ -89,13 +99,16 @@ def assemble(settings: Settings, topology: Topology, passwords: Passwords | None
         queue=50 * threads,
         workers=threads,
         bcrypt_rounds=settings.bcrypt_rounds,
+        threads=tracing.hashing if tracing else None,
     )
     once, outbox = Once(store, users, settings), Outbox(store, vault)
     notices, writer = Notices(outbox, clock), Writer(settings)
     showing = None if settings.smtp_url or settings.production else Showing(f"{settings.public_url}/dev/mail")
-    smtp = Smtp(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
+    smtp_kind = tracing.smtp if tracing else Smtp
+    smtp = smtp_kind(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
     signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, audit, settings)
-    outgoing, check = Outgoing(), Check(access_tokens, families, users)
+    outgoing = tracing.outgoing() if tracing else Outgoing()
+    check = Check(access_tokens, families, users)
     api_keys = ApiKeys(store, clock, users, roles, check)
     errands = Errands(users, once, audit)
     deletion = Deletion(users, passwords, families, audit, clock, removals=(api_keys.revoke_all, once.revoke_all))

@@ -21,6 +21,7 @@ from service.settings import Settings
 _WHOLE = 4096  # bytes that a pipe takes as a whole, whoever else writes to it
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)  # in lines where `TRACES=on`
 _of_this_process: dict[str, Any] = {}
 
 
@@ -80,6 +81,13 @@ class Lines:
             self._stream.flush()
 
 
+class _TracedLines(Lines):
+    """Those of requests that have a trace each."""
+
+    def write(self, event: str, **facts: Any) -> None:
+        super().write(event, **facts, trace_id=trace_id.get())
+
+
 tells_requests = True  # whether `LOG_LEVEL` lets lines of single requests through
 lines: Lines | None = None  # there are none where requests are logged on the common way
 
@@ -90,10 +98,12 @@ def configure(settings: Settings, stream: TextIO = sys.stdout) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     output = Output(stream)
     tells_requests = level <= logging.INFO
-    lines = Lines(output) if settings.log_format == "json" and tells_requests else None
+    kind = _TracedLines if settings.traces else Lines
+    lines = kind(output) if settings.log_format == "json" and tells_requests else None
     structlog.configure(
         processors=[
             _with_origin,
+            *([_with_trace] if settings.traces else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -132,6 +142,12 @@ def _with_origin(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if (current := request_id.get()) is not None:
         event["request_id"] = current
     event.update(_of_this_process)
+    return event
+
+
+def _with_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    if (current := trace_id.get()) is not None:
+        event["trace_id"] = current
     return event
 
 

@@ -12,7 +12,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
 from aiohttp import web
@@ -24,6 +25,9 @@ from service.http.protocol import Runner, Server
 from service.parts import Parts
 from service.settings import ROOT, Settings, SettingsError
 from service.store import reach
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 log = structlog.get_logger("service.serving")
 
@@ -115,15 +119,42 @@ async def open_redis(settings: Settings, *, told: bool = True) -> AsyncIterator[
         await redis.stop()
 
 
+@asynccontextmanager
+async def _open_tracing(settings: Settings) -> AsyncIterator["Tracing | None"]:
+    """What tells a collector of requests, for as long as this block lives, where `TRACES=on`."""
+    if not settings.traces:
+        yield None
+        return
+    for name, value in settings.otel.items():
+        os.environ.setdefault(name, value.get_secret_value())  # those of `.env` too
+    try:
+        from service.tracing import Tracing  # a thing to install, and only needed here
+
+        tracing = Tracing()
+    except ValueError as error:  # one of OpenTelemetry's own settings
+        raise SettingsError([f"TRACES=on cannot be with these settings of OpenTelemetry: {error}"]) from error
+    try:
+        yield tracing
+    finally:
+        await tracing.close()
+
+
+def _telling(tracing: "Tracing", settings: Settings) -> dict[str, Any]:
+    """What a `Runner` is made with, so that requests have spans and their lines say which."""
+    from service.http.tracing import TracedAccessLog, TracedEdge
+
+    return {"edge": partial(TracedEdge, tracing.tracer, settings), "access_log_class": TracedAccessLog}
+
+
 async def serve(settings: Settings, place: Place | None = None) -> int:
     """Serve until SIGTERM or SIGINT, and give the exit status; raises `SettingsError` when this must not be served."""
     leave = _Leave(place)
     settings = settings if place else within_open_files(settings)
-    async with open_redis(settings, told=place is None) as url:
-        its = assemble(settings, reach(url))
+    async with _open_tracing(settings) as tracing, open_redis(settings, told=place is None) as url:
+        its = assemble(settings, reach(url), tracing=tracing)
         runner = Runner(
             make_app(its),
-            access_log_class=AccessLog,
+            **(_telling(tracing, settings) if tracing else {"access_log_class": AccessLog}),
             shutdown_timeout=FINISH,
             keepalive_timeout=KEEP_ALIVE,
             max_field_size=LARGEST_HEADER,

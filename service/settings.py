@@ -6,6 +6,7 @@ are separated by commas. Each field is a variable of the same name in capitals, 
 
 import contextlib
 import difflib
+import importlib.util
 import ipaddress
 import os
 import re
@@ -27,6 +28,10 @@ CONFIG = ROOT / "config"
 
 MAKE_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # noqa: S105
 MAKE_ANOTHER = f"Make another with: {MAKE_SECRET}"
+INSTALL_OTEL = (
+    "`make run TRACES=on` installs it; without make: python -m pip install --no-deps --require-hashes "
+    "-r requirements/otel.lock; in an image: docker build --build-arg LOCK=otel."
+)
 _UNITS = {"": "seconds", "ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _WELL_KNOWN = re.compile(
     r"change[-_ ]?me|your[-_ ]|secret[-_ ]?key|super[-_ ]?secret|^(secret|password|example|default|development|test)"
@@ -204,6 +209,8 @@ class Settings(BaseModel):
     )
     log_format: Literal["text", "json"] = "text"
     metrics_token: SecretStr | None = None
+    traces: Switch = False
+    otel: Mapping[str, SecretStr] = {}  # OTEL_..., which OpenTelemetry's own code reads from the environment
 
     redis_url: SecretStr | None = None
     redis_wait_replicas: int = Field(0, ge=0, le=16)
@@ -262,8 +269,9 @@ class Settings(BaseModel):
         return tuple(secret.get_secret_value() for secret in (self.auth_secret, *self.auth_secret_previous))
 
 
-NAMES = tuple(name.upper() for name in Settings.model_fields if name != "oidc")
+NAMES = tuple(name.upper() for name in Settings.model_fields if name not in ("oidc", "otel"))
 OIDC = re.compile(r"OIDC_([A-Z][A-Z0-9]*)_(ISSUER|CLIENT_ID|CLIENT_SECRET|SCOPES|DISPLAY_NAME|REDIRECT_URI)")
+OTEL = re.compile(r"OTEL_[A-Z_]+")
 
 # The words under /api/auth/ that are no names of providers.
 # fmt: off
@@ -291,6 +299,9 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, var: Path = R
     given["oidc"], unusable = _openid_clients(filled)
     settings, refused = _parse(given)
     mistakes += unusable + refused
+    if settings.traces:
+        otel = {name: SecretStr(value) for name, value in filled.items() if OTEL.fullmatch(name)}
+        settings = settings.model_copy(update={"otel": otel})
     settings = _with_defaults(settings, given)
     mistakes += [
         mistake
@@ -404,6 +415,7 @@ def _contradictions(settings: Settings) -> list[tuple[tuple[str, ...], str]]:
         if token in settings.secrets:
             mistake = "METRICS_TOKEN is the same as AUTH_SECRET: who reads metrics must not hold the root. Use two."
             found.append((("metrics_token",), mistake))
+    found += [(("traces",), complaint) for complaint in _trace_complaints(settings)]
     if settings.cookie_samesite == "none" and not settings.cookie_secure:
         found.append(
             (
@@ -485,6 +497,22 @@ def _weaknesses(name: str, secret: str, settings: Settings) -> list[str]:
     if settings.production and (_WELL_KNOWN.search(secret) or len(set(secret)) < 10):
         return [f"{name} looks like one from a tutorial, which an attacker tries first. {hint}"]
     return []
+
+
+def _trace_complaints(settings: Settings) -> list[str]:
+    """Why spans could not be sent; without `TRACES=on` nobody looks for the extra."""
+    if not settings.traces:
+        return []
+    try:
+        missing = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is None
+        missing = missing or importlib.util.find_spec("opentelemetry.sdk") is None
+    except ModuleNotFoundError:
+        missing = True
+    found = [f"TRACES=on needs OpenTelemetry, which is not installed. {INSTALL_OTEL}"] * missing
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if (given := settings.otel.get(name)) and given.get_secret_value() != "http/protobuf":
+            found.append(f"TRACES=on speaks http/protobuf (port 4318 of most collectors): leave {name} out.")
+    return found
 
 
 def _key_complaints(settings: Settings) -> list[str]:

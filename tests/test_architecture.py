@@ -125,6 +125,16 @@ def test_one_module_owns_the_names_of_all_metrics(path):
     assert [text for text in strings(path) if text.startswith("gatepost_")] == []
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_opentelemetry_is_for_two_modules_that_nobody_imports_at_the_start(path):
+    traced = {"service.tracing", "service.http.tracing"}
+    body = [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+    if name_of(path) not in traced:
+        assert {name for name in imports(path) if name.startswith("opentelemetry")} == set()
+        assert {node.module for node in body if isinstance(node, ast.ImportFrom)} & traced == set()
+
+
 @pytest.mark.parametrize("path", sorted(set(MODULES) - set(STORE)), ids=name_of)
 def test_only_the_store_talks_to_redis(path):
     assert {name for name in imports(path) if name == "redis" or name.startswith("redis.")} == set()

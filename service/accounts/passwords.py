@@ -60,6 +60,7 @@ class Passwords:
         workers: int = os.cpu_count() or 1,
         bcrypt_rounds: int | None = None,
         parameters: Parameters = ARGON2ID,
+        threads: "Callable[..., HashingThreads] | None" = None,
     ) -> None:
         self._common = common
         self._argon2id, self._bcrypt = _Argon2id(parameters), _Bcrypt(bcrypt_rounds or 12)
@@ -67,7 +68,7 @@ class Passwords:
         self._chosen: _Scheme = self._argon2id if bcrypt_rounds is None else self._bcrypt
         self._longest = LONGEST if bcrypt_rounds is None else BCRYPT_LONGEST
         self.decoy = self._chosen.hash(secrets.token_urlsafe())  # nobody's password, at everybody's cost
-        self.threads = HashingThreads(workers=workers, queue=queue, patience=patience)
+        self.threads = (threads or HashingThreads)(workers=workers, queue=queue, patience=patience)
 
     def check(self, password: str, *personal: str | None, field: str = "password") -> None:
         """Raise `WeakPassword` unless the policy accepts it for the user with this email and these names."""

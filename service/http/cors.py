@@ -12,16 +12,21 @@ from aiohttp import hdrs, web
 from service.parts import PARTS
 
 _ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Auth-Mode", "X-CSRF-Token", "X-Request-Id")
+_TRACE_HEADERS = ("traceparent", "tracestate")  # where `TRACES=on`, from a page that has begun the trace
 # `Date` tells a page how far a time of ours lies ahead, whatever its own clock says.
 _EXPOSED_HEADERS = ("Date", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "X-Request-Id")
 
 
 def allow_origins(app: web.Application) -> None:
     """Open every route to the configured origins; call it when all routes are there."""
+    settings = app[PARTS].settings
     options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
-        allow_credentials=True, allow_headers=_ALLOWED_HEADERS, expose_headers=_EXPOSED_HEADERS, max_age=600
+        allow_credentials=True,
+        allow_headers=_ALLOWED_HEADERS + (_TRACE_HEADERS if settings.traces else ()),
+        expose_headers=_EXPOSED_HEADERS,
+        max_age=600,
     )
-    cors = aiohttp_cors.setup(app, defaults=dict.fromkeys(app[PARTS].settings.cors_origins, options))
+    cors = aiohttp_cors.setup(app, defaults=dict.fromkeys(settings.cors_origins, options))
     for route in list(app.router.routes()):
         cors.add(route)
 

@@ -25,7 +25,7 @@ COUNT_EVERY = 60.0  # seconds between two counts of all live sessions
 
 # What no route answers. Its path, or a method that somebody has made up, would be a new series with each request.
 _NOWHERE, _ODD = "none", "other"
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 @routes.get("/metrics")
@@ -52,7 +52,7 @@ def meter(request: web.Request, its: Parts) -> Meter:
     if route.resource is not None:
         known = its.state.meters[route] = Meter(route.resource.canonical, route.method)
         return known
-    method = request.method if request.method in _METHODS else _ODD
+    method = request.method if request.method in METHODS else _ODD
     if (known := its.state.meters.get(method)) is None:  # the route was made for this request, and is not kept
         known = its.state.meters[method] = Meter(_NOWHERE, method)
     return known

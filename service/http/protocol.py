@@ -10,7 +10,7 @@ its version and log a trace for each stray byte of a port scan.
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -197,16 +197,17 @@ class Server(web.Server):
 class Runner(web.AppRunner):
     """An `AppRunner` whose connections are `Protocol`s; the framework has no setting for that."""
 
-    def __init__(self, app: web.Application, **options: Any) -> None:
+    def __init__(self, app: web.Application, edge: Callable[[web.Application], Edge] = Edge, **options: Any) -> None:
         # Compressed bodies are refused, so nothing is unpacked first, and rubbish that calls itself gzip is no fault of
         # ours. Who is refused in the middle of a body may finish for a second, to read why; not for ten more.
         super().__init__(app, auto_decompress=False, lingering_time=1.0, **options)
+        self._edge = edge
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         server.__class__ = Server
         assert isinstance(server, Server)
-        server.request_handler = Edge(self.app)  # type: ignore[assignment]
+        server.request_handler = self._edge(self.app)  # type: ignore[assignment]
         server.open(self.app[PARTS])
         return server
 

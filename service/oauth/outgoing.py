@@ -47,7 +47,7 @@ class Outgoing:
                 self._open().request(method, url, data=form, headers=sent, allow_redirects=False) as response,
             ):
                 return response.status, orjson.loads(await _read(response))
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, _Unusable) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, Unusable) as error:
             # The address without its query: what is in there may be a code.
             told = url.partition("?")[0]
             log.warning("oauth.provider_failed", url=told, error=type(error).__name__, reason=str(error)[:200])
@@ -69,18 +69,22 @@ class Outgoing:
         return self._session
 
 
-class _Unusable(Exception):
-    """An answer that is of no use."""
+class Unusable(Exception):
+    """An answer that is of no use, with its status where that is the reason."""
+
+    def __init__(self, why: str, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     if response.status >= 500 or 300 <= response.status < 400:
-        raise _Unusable(f"status {response.status}")
+        raise Unusable(f"status {response.status}", response.status)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _Unusable("compressed")
+        raise Unusable("compressed")
     body = bytearray()
     async for chunk in response.content.iter_chunked(16 * 1024):
         body += chunk
         if len(body) > LARGEST:
-            raise _Unusable("too large")
+            raise Unusable("too large")
     return bytes(body)

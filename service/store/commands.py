@@ -22,6 +22,7 @@ class Script:
     """A Lua file on one key. `script(key, *arguments)` is a command like any other."""
 
     def __init__(self, path: Path) -> None:
+        self.name = path.stem
         self.text = path.read_text()
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         _SCRIPTS[self.sha] = self

@@ -101,6 +101,12 @@ class Node:
         self._mourned: object = None  # the shared connection whose loss has been counted
 
     @property
+    def address(self) -> Host:
+        """Where it is; the path of a unix socket has no port, which is told as 0."""
+        told = self._redis.connection_pool.connection_kwargs
+        return (told["path"], 0) if "path" in told else (told.get("host", "localhost"), told.get("port", 6379))
+
+    @property
     def shared(self) -> bool:
         """Whether calls share a connection, so that many small ones cost no more than a few large ones."""
         return self._wire is not None

@@ -32,6 +32,7 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, ResponseEr
 
 from service import metrics
 from service.errors import StoreUnavailable
+from service.store.address import Host
 from service.store.commands import READS, Command, key_of, repeatable, slot_of
 from service.store.memory import Memory
 from service.store.node import ANSWER, Failed, Identity, Node
@@ -235,6 +236,11 @@ class Store:
                     return await glance.reply
             except TimeoutError as error:
                 raise StoreUnavailable from error
+
+    def address_for(self, command: Command) -> Host | None:
+        """Where a command is sent, as far as that is known."""
+        node = self._topology.node(slot_of(command) if self._topology.spread else None)
+        return node.address if node else None
 
     async def scan(self, pattern: str, cursor: int = 0) -> tuple[int, list[str]]:
         """Some of the keys that match, of all servers one after another, and where to go on; 0 is the end.

@@ -48,7 +48,11 @@ def copied():
 
 def test_every_stage_starts_from_the_same_small_python():
     """Which a build argument may name by digest, for both at once."""
-    assert [rest for word, rest in instructions() if word == "ARG"] == ["PYTHON_IMAGE=python:3.13-slim"]
+    assert [rest for word, rest in instructions() if word == "ARG"] == [
+        "PYTHON_IMAGE=python:3.13-slim",
+        "LOCK=run",
+        "LOCK",
+    ]
     assert [rest.split()[0] for word, rest in instructions() if word == "FROM"] == ["${PYTHON_IMAGE}"] * 2
 
 
@@ -56,15 +60,25 @@ def test_packages_are_installed_from_the_lock_by_hash_and_nothing_else():
     (install,) = [rest for word, rest in instructions() if word == "RUN" and " install " in rest]
 
     assert {"--require-hashes", "--no-deps", "-r"} <= set(install.split())
-    assert install.endswith("run.lock")
-    assert "requirements/run.lock" in set(copied())
+    assert install.endswith("-r /build/${LOCK}.lock")
+    assert {"requirements/run.lock", "requirements/otel.lock"} <= set(copied())
 
 
-def test_every_package_of_the_lock_has_a_hash():
-    lock = (ROOT / "requirements/run.lock").read_text().replace("\\\n", " ")
+@pytest.mark.parametrize("name", ["run", "otel"])
+def test_every_package_of_the_lock_has_a_hash(name):
+    lock = (ROOT / f"requirements/{name}.lock").read_text().replace("\\\n", " ")
     unhashed = [line for line in lock.splitlines() if re.match(r"[\w.-]+==", line) and "--hash=sha256:" not in line]
 
     assert not unhashed
+
+
+def test_with_opentelemetry_the_image_has_the_same_packages_and_more():
+    run, otel = (
+        set(re.findall(r"^[\w.-]+==\S+", (ROOT / f"requirements/{name}.lock").read_text(), re.M))
+        for name in ("run", "otel")
+    )
+
+    assert run < otel
 
 
 def test_nothing_runs_as_root():
@@ -95,7 +109,7 @@ def test_the_image_is_set_up_for_production():
 
 
 def test_what_is_copied_is_there():
-    assert {"service", "config", "requirements/run.lock"} == set(copied())
+    assert {"service", "config", "requirements/run.lock", "requirements/otel.lock"} == set(copied())
     assert [path for path in copied() if not (ROOT / path).exists()] == []
 
 
