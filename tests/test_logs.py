@@ -107,6 +107,8 @@ async def live(url: str, journey: Journey) -> None:
         await ask("POST", "/api/auth/register", {"email": f"{WRONG} {EMAIL}", "password": PASSWORD}, expect=400)
         await ask("GET", "/api/auth/me", expect=200)
         await ask("GET", f"/api/auth/me?access_token={WRONG}&email={EMAIL}", expect=200)
+        await ask("GET", f"/api/users/{EMAIL}", expect=403)
+        await ask("GET", f"/api/users/{EMAIL.replace('@', '%40')}/canary.person%40", expect=404)
         await ask("POST", "/api/auth/login", yours, expect=401)
         await ask("POST", "/api/auth/login", {**mine, "password": WRONG}, expect=401)
         await ask("POST", "/api/auth/login", data=json.dumps(mine)[:-5], expect=415)

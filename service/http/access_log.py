@@ -1,5 +1,7 @@
 """One line for each request: what was asked, what it cost, and for whom, without query strings or bodies."""
 
+import re
+
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -10,6 +12,8 @@ from service.http.problems import REQUEST_ID
 from service.http.shedding import ALWAYS_ANSWERED
 
 log = structlog.get_logger("service.access")
+
+_EMAIL = re.compile(r"[^/]*(?:@|%40)[^/]*")
 
 
 class AccessLog(AbstractAccessLogger):
@@ -29,10 +33,16 @@ class AccessLog(AbstractAccessLogger):
         tell(
             "request",
             method=request.method,
-            path=request.rel_url.raw_path,
+            path=_path(request),
             status=response.status,
             ms=round(time * 1000, 1),
             ip=address(request),
             user_id=asking.user_id if asking else None,
             request_id=request_id,
         )
+
+
+def _path(request: web.Request) -> str:
+    """The path as it was sent, but for a part of it that may be an email."""
+    path = request.rel_url.raw_path
+    return _EMAIL.sub("***", path) if "@" in path or "%40" in path else path
