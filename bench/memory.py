@@ -38,6 +38,7 @@ from service.app import assemble, close, look_after
 from service.audit.events import Event
 from service.ids import new_id
 from service.limits.limiter import Charge
+from service.limits.places import Seen
 from service.parts import Parts
 from service.sessions.refresh_tokens import RefreshToken
 from service.settings import Settings, load
@@ -125,7 +126,7 @@ async def _weigh(scale: Scale, its: Parts, people_only: bool) -> dict[str, Figur
         await its.limiter.charge(Charge("login", (ADA.address, made[number].email)))
 
     async def remember(number: int) -> None:
-        await its.limiter.remember(made[number].email, ADA.address)
+        await its.places.remember(made[number].email, ADA, Seen(None))
 
     async def make_key(number: int) -> None:
         await its.api_keys.make(

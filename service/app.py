@@ -39,6 +39,7 @@ from service.http.metrics import observe_shared, tell_requests
 from service.http.metrics import routes as metrics_routes
 from service.limits import policies
 from service.limits.limiter import Limiter
+from service.limits.places import Places
 from service.mail.letters import Writer
 from service.mail.notices import Notices
 from service.mail.outbox import Outbox
@@ -102,11 +103,13 @@ def assemble(
         threads=tracing.hashing if tracing else None,
     )
     once, outbox = Once(store, users, settings), Outbox(store, vault)
-    notices, writer = Notices(outbox, clock), Writer(settings)
+    notices, writer, places = Notices(outbox, clock), Writer(settings), Places(store, vault)
     showing = None if settings.smtp_url or settings.production else Showing(f"{settings.public_url}/dev/mail")
     smtp_kind = tracing.smtp if tracing else Smtp
     smtp = smtp_kind(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
-    signin = SignIn(store, clock, users, passwords, families, refresh_tokens, access_tokens, notices, audit, settings)
+    signin = SignIn(
+        store, clock, users, passwords, families, refresh_tokens, access_tokens, places, notices, audit, settings
+    )
     outgoing = tracing.outgoing() if tracing else Outgoing()
     check = Check(access_tokens, families, users)
     api_keys = ApiKeys(store, clock, users, roles, check)
@@ -133,7 +136,8 @@ def assemble(
         deletion=deletion,
         administration=Administration(users, families, directory, roles, audit, deletion, outbox, clock),
         parked_mail=ParkedMail(outbox, errands, audit),
-        limiter=Limiter(store, vault, policies.load(settings)),
+        limiter=Limiter(store, vault, policies.load(settings), places),
+        places=places,
         oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),
         joining=Joining(users, families, api_keys, signin, clock, audit, closed=settings.registration == "closed"),
         redirects=Redirects(settings),

@@ -96,6 +96,12 @@ SIGN_INS = _counter(
     "method",
     "result",
 )
+NEW_DEVICES = _counter(
+    "new_device_sign_ins_total",
+    "Sign-ins to accounts that nobody had signed in to lately with such a device from there: a place that is new "
+    "altogether, or a new device at a known place.",
+    "new",
+)
 REFRESHES = _counter(
     "refreshes_total",
     "Our refresh tokens as presented: rotated, replayed, recovered or healed; reuse, ended, expired are refusals.",
@@ -176,6 +182,8 @@ WORKERS_REPLACED = _counter("workers_replaced_total", "Workers that took the pla
 
 for _first in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "success")):
     SIGN_INS.labels(*_first)  # there from the start, so that the first one is a change
+for _what in ("device", "place"):
+    NEW_DEVICES.labels(_what)
 
 
 def _introduce() -> None:

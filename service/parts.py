@@ -23,6 +23,7 @@ from service.http.address import Proxies
 from service.http.cookies import Cookies
 from service.http.csrf import Csrf
 from service.limits.limiter import Limiter
+from service.limits.places import Places
 from service.mail.notices import Notices
 from service.mail.outbox import Outbox
 from service.mail.post import Post
@@ -83,6 +84,7 @@ class Parts:
     administration: Administration
     parked_mail: ParkedMail
     limiter: Limiter
+    places: Places
     oauth: OAuth
     joining: Joining
     redirects: Redirects

@@ -20,9 +20,9 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from service import metrics
+from service.client import network_of
 from service.errors import Crowded, RequestTimeout, ServiceError
 from service.http import problems
-from service.http.address import network_of
 from service.http.edge import Edge
 from service.parts import PARTS, Parts
 

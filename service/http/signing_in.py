@@ -7,7 +7,6 @@ from aiohttp import web
 from service.errors import InvalidRefreshToken, ValidationFailed
 from service.http import answers, browser
 from service.http.guard import client
-from service.http.throttle import origin
 from service.mail.letters import Kind
 from service.parts import parts
 from service.sessions.families import EndReason
@@ -43,11 +42,11 @@ async def arrive(request: web.Request, signed: SignedIn, response: web.Response)
 
 
 async def greet(request: web.Request, signed: SignedIn) -> None:
-    """Remember where the account was signed in from; its owner hears of a place that is new for it."""
-    its, email, here = parts(request), signed.user.email, origin(request)
-    if signed.returning and not await its.limiter.knows(email, here):
-        await its.notices.tell(Kind.NEW_SIGN_IN, client(request), signed.user.id, email)
-    await its.limiter.remember(email, here)
+    """Remember where and with what the account was signed in to; its owner hears of what is new for it."""
+    its, email, here = parts(request), signed.user.email, client(request)
+    if signed.new_device:
+        await its.notices.tell(Kind.NEW_SIGN_IN, here, signed.user.id, email)
+    await its.places.remember(email, here, signed.seen)
 
 
 async def _leave_the_past(request: web.Request, signed: SignedIn) -> None:

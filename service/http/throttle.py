@@ -7,7 +7,6 @@ from functools import wraps
 
 from aiohttp import web
 
-from service.http.address import network_of
 from service.http.guard import Guard, Handler, client
 from service.limits.limiter import Allowance, Charge, Refused
 from service.parts import parts
@@ -63,7 +62,7 @@ def _tell(request: web.Request, refusal: Refused) -> None:
 
 def origin(request: web.Request) -> str:
     """The address that limits count by."""
-    return network_of(client(request).address)
+    return client(request).network
 
 
 def tell_what_is_left(request: web.Request, response: web.Response) -> None:

@@ -4,10 +4,9 @@ Redis
     limit:<policy>:<hmac of subject>  zset  one entry per counted call, scored by its time (ms of Redis' clock)
                                             expires with its window
                                             `refresh`: limit:refresh:{<user>}:<hmac>, beside the sessions it is about
-    known:<hmac>                          string  an account was signed in to from an address; thirty days
 
-Addresses that an account is known by are spared its own limit, `login-account`: a stranger who burns it, from wherever,
-does not lock the owner out at home.
+Addresses that an account is known by (`places.py`) are spared its own limit, `login-account`: a stranger who burns it,
+from wherever, does not lock the owner out at home.
 
 Subjects (addresses, emails, sessions) are HMACs, so that nothing in Redis tells who tried what. When Redis is away
 nothing is allowed: 503.
@@ -22,11 +21,11 @@ from pathlib import Path
 
 from service import metrics
 from service.errors import RateLimited
+from service.limits.places import Places
 from service.limits.policies import Policy
 from service.store import Script, Store
 from service.vault import Vault
 
-_KNOWN_LASTS = 30 * 24 * 3600  # seconds
 _MOST_FULL = 10_000  # windows that are known to have refused lately
 _WINDOW = Script(Path(__file__).with_name("window.lua"))
 
@@ -71,8 +70,9 @@ class Refused(RateLimited):
 class Limiter:
     """Charges calls to their policies."""
 
-    def __init__(self, store: Store, vault: Vault, policies: dict[str, Policy]) -> None:
+    def __init__(self, store: Store, vault: Vault, policies: dict[str, Policy], places: Places) -> None:
         self._store = store
+        self._places = places
         self._key = vault.key("limit-subject")
         self._policies = policies
         self._full: dict[str, float] = {}  # windows that refused lately: until when they would (monotonic, in seconds)
@@ -87,7 +87,7 @@ class Limiter:
         allowances: list[Allowance] = []
         counted: list[str] = []
         for charge in charges:
-            if charge.spared and await self.knows(*charge.spared):
+            if charge.spared and await self._places.knows(*charge.spared):
                 continue
             window = self._name(charge)
             try:
@@ -115,14 +115,6 @@ class Limiter:
         if until > time.monotonic():
             await self._ask(charge, window, "")
         self._full.pop(window, None)
-
-    async def knows(self, account: str, address: str) -> bool:
-        """Whether somebody has signed in to the account from this address in the last weeks."""
-        return bool(await self._store.one(("EXISTS", "known:" + self._digest("known", account, address))))
-
-    async def remember(self, account: str, address: str) -> None:
-        """Somebody has signed in to the account from this address."""
-        await self._store.one(("SET", "known:" + self._digest("known", account, address), "1", "EX", _KNOWN_LASTS))
 
     async def _ask(self, charge: Charge, window: str, call: str) -> Allowance:
         """Count the call, or only look where it has no name; raises `Refused`."""

@@ -21,6 +21,7 @@ from service.errors import (
     SessionEnded,
     StoreUnavailable,
 )
+from service.limits.places import Places, Seen
 from service.mail.letters import Kind
 from service.mail.notices import Notices
 from service.sessions.families import EndReason, Expired, Families, Family, Overtaken
@@ -49,7 +50,8 @@ class SignedIn(Tokens):
     """What a client takes away from a sign-in."""
 
     user: User
-    returning: bool  # not the first sign-in to the account
+    new_device: bool  # one that was not signed in with from there lately; never at the first sign-in to the account
+    seen: Seen  # what was known of the place before
 
 
 class _Refused(Exception):
@@ -73,6 +75,7 @@ class SignIn:
         families: Families,
         refresh_tokens: RefreshTokens,
         access_tokens: AccessTokens,
+        places: Places,
         notices: Notices,
         audit: Audit,
         settings: Settings,
@@ -84,6 +87,7 @@ class SignIn:
         self._families = families
         self._refresh_tokens = refresh_tokens
         self._access_tokens = access_tokens
+        self._places = places
         self._notices = notices
         self._audit = audit
         self._floor = settings.sign_in_floor.total_seconds()
@@ -111,14 +115,14 @@ class SignIn:
     async def begin(self, user: User, amr: tuple[str, ...], client: Client) -> SignedIn:
         """Open a session for a user who has just proved who they are, by other means than a password."""
         for _ in range(_ATTEMPTS):
-            epoch, current = await self._read(user.id)
+            epoch, current, seen = await self._read(user.id, user.email, client)
             try:
                 current = await self._admitted(current, client)
             except (AccountDisabled, EmailUnverified) as refusal:
                 metrics.sign_in(amr, refusal.code)
                 raise
             try:
-                return await self._open(current, epoch, amr, client)
+                return await self._open(current, epoch, amr, client, seen)
             except Overtaken:
                 continue
         raise StoreUnavailable
@@ -193,7 +197,7 @@ class SignIn:
         user_id = await self._users.id_of(email)
         proved: str | None = None
         for _ in range(_ATTEMPTS):
-            epoch, user = await self._read(user_id) if user_id else (0, None)
+            epoch, user, seen = await self._read(user_id, email, client) if user_id else (0, None, Seen(None))
             if user and user.email != email:
                 user = None
             phc = user.password if user else ""
@@ -207,7 +211,7 @@ class SignIn:
             except (AccountDisabled, EmailUnverified) as refusal:
                 raise _Refused(refusal, user.id) from None
             try:
-                return await self._open(user, epoch, ("pwd",), client)
+                return await self._open(user, epoch, ("pwd",), client, seen)
             except Overtaken:
                 # The password or the rights changed while it was being verified: look again.
                 continue
@@ -222,17 +226,28 @@ class SignIn:
             raise EmailUnverified
         return user
 
-    async def _read(self, user_id: str) -> tuple[int, User | None]:
-        """The epoch, then the user: a change in between makes the epoch too old, never the user."""
-        epoch, record = await self._store.run(self._families.reading_epoch(user_id), self._users.reading(user_id))
-        return int(epoch or 0), self._users.read(user_id, record)
+    async def _read(self, user_id: str, email: str, client: Client) -> tuple[int, User | None, Seen]:
+        """The epoch, then the user: a change in between makes the epoch too old, never the user. And the place."""
+        epoch, record, kept = await self._store.run(
+            self._families.reading_epoch(user_id), self._users.reading(user_id), self._places.reading(email, client)
+        )
+        return int(epoch or 0), self._users.read(user_id, record), self._places.read(kept)
 
-    async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client) -> SignedIn:
+    async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client, seen: Seen) -> SignedIn:
         family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))
         metrics.sign_in(amr, "success")
-        await self._tell(Event.SIGNED_IN, family.token, client, amr=amr, device=client.device, ended=family.replaced)
+        new = self._what_is_new(user, client, seen)
+        facts = {"amr": amr, "device": client.device, "ended": family.replaced}
+        await self._tell(Event.SIGNED_IN, family.token, client, **facts, **dict.fromkeys(new, True))
         signed_in = replace(user, last_login_at=family.now)
-        return SignedIn(*await self._tokens(user, family), signed_in, returning=user.last_login_at is not None)
+        return SignedIn(*await self._tokens(user, family), signed_in, new_device=bool(new), seen=seen)
+
+    def _what_is_new(self, user: User, client: Client, seen: Seen) -> tuple[str, ...]:
+        """`new_device`, and `new_place` where nobody has signed in to the account from there lately, whatever with."""
+        if user.last_login_at is None or not seen.is_new(client.device):
+            return ()
+        metrics.NEW_DEVICES.labels("place" if seen.is_new_place else "device").inc()
+        return ("new_device", "new_place") if seen.is_new_place else ("new_device",)
 
     async def _tokens(self, user: User | Rights, family: Family) -> tuple[str, AccessToken, str, int]:
         """The fields of `Tokens`."""

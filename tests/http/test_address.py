@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.http.address import UNKNOWN, Proxies, network_of
+from service.client import network_of
+from service.http.address import UNKNOWN, Proxies
 
 TRUSTED = tuple(ipaddress.ip_network(network) for network in ("10.0.0.0/8", "2001:db8:ffff::/48"))
 proxies = Proxies(TRUSTED)

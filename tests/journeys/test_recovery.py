@@ -542,7 +542,7 @@ async def test_a_closed_registration_is_closed(visiting):
 # Notices
 
 
-async def test_a_sign_in_from_a_new_place_is_told_once(visiting, mail):
+async def test_a_sign_in_from_a_new_place_or_with_a_new_device_is_told_once(visiting, mail):
     browser = await visiting(TRUSTED_PROXIES="127.0.0.1")
     home, away = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "198.51.100.7", "User-Agent": "curl/8"}
     await browser.register(headers=home)
@@ -550,12 +550,13 @@ async def test_a_sign_in_from_a_new_place_is_told_once(visiting, mail):
 
     for _ in range(2):
         await browser.login(headers=away)
+        await browser.login(headers=home | {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"})
     await settled(browser)
 
-    told = [it for it in mail.to(ADA) if it.message["Subject"] == "A sign-in from a new place"]
-    assert len(told) == 1
-    assert "198.51.100.7" in told[0].text
-    assert "curl" in told[0].text
+    told = [it.text for it in mail.to(ADA) if it.message["Subject"] == "A new sign-in to your account"]
+    assert len(told) == 2
+    assert sum("198.51.100.7" in text and "curl" in text for text in told) == 1
+    assert sum("192.0.2.1" in text and "Firefox on Linux" in text for text in told) == 1
 
 
 async def test_a_copied_refresh_token_is_told(visiting, mail):

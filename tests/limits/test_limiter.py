@@ -6,7 +6,9 @@ import time
 import pytest
 import time_machine
 
+from service.client import Client
 from service.limits.limiter import Charge, Refused
+from service.limits.places import Seen
 from service.store import Single, reach
 from tests.conftest import gather
 from tests.faults.proxy import Proxy
@@ -200,7 +202,7 @@ async def test_an_account_is_looked_up_only_when_its_own_limit_is_at_hand(assemb
     await proxy.start()
     its = await assembling(reach(proxy.url), RATE_LIMITS="login=1/15m,login-account=1/1h")
     account = Charge("login-account", ("ada@example.org",), quiet=True, spared=("ada@example.org", "192.0.2.7"))
-    await its.limiter.remember("ada@example.org", "192.0.2.7")
+    await its.places.remember("ada@example.org", Client("192.0.2.7"), Seen(None))
     assert await charge(its, ADA, account)
     proxy.sent.clear()
 
