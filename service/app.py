@@ -63,6 +63,7 @@ from service.sessions.refresh_tokens import RefreshTokens
 from service.sessions.routes import routes as session_routes
 from service.sessions.signin import SignIn
 from service.settings import CONFIG, Settings
+from service.signals.signals import Signals
 from service.store import Store, Topology
 from service.tokens.access import AccessTokens
 from service.tokens.check import Check
@@ -107,8 +108,21 @@ def assemble(
     showing = None if settings.smtp_url or settings.production else Showing(f"{settings.public_url}/dev/mail")
     smtp_kind = tracing.smtp if tracing else Smtp
     smtp = smtp_kind(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
+    limits = policies.load(settings)
+    signals = Signals(store, vault, clock, users, audit, limits)
     signin = SignIn(
-        store, clock, users, passwords, families, refresh_tokens, access_tokens, places, notices, audit, settings
+        store,
+        clock,
+        users,
+        passwords,
+        families,
+        refresh_tokens,
+        access_tokens,
+        places,
+        signals,
+        notices,
+        audit,
+        settings,
     )
     outgoing = tracing.outgoing() if tracing else Outgoing()
     check = Check(access_tokens, families, users)
@@ -134,10 +148,11 @@ def assemble(
         inspection=Inspection(access_tokens, refresh_tokens, check, families, users, signin, audit, settings),
         signin=signin,
         deletion=deletion,
-        administration=Administration(users, families, directory, roles, audit, deletion, outbox, clock),
+        administration=Administration(users, families, directory, roles, audit, deletion, outbox, signals, clock),
         parked_mail=ParkedMail(outbox, errands, audit),
-        limiter=Limiter(store, vault, policies.load(settings), places),
+        limiter=Limiter(store, vault, limits, places),
         places=places,
+        signals=signals,
         oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),
         joining=Joining(users, families, api_keys, signin, clock, audit, closed=settings.registration == "closed"),
         redirects=Redirects(settings),
@@ -183,6 +198,7 @@ def make_app(its: Parts) -> web.Application:
 
 async def close(its: Parts) -> None:
     """Let go of everything that the parts hold open, once what is being written is."""
+    await its.signals.settled()
     await its.audit.settled()
     await its.outgoing.close()
     await its.store.close()

@@ -107,6 +107,17 @@ REFRESHES = _counter(
     "Our refresh tokens as presented: rotated, replayed, recovered or healed; reuse, ended, expired are refusals.",
     "verdict",
 )
+SIGN_IN_BURSTS = _counter(
+    "sign_in_bursts_total",
+    "Bursts of failed sign-ins to one account or from one address, each once in its window, whatever instance saw it.",
+    "by",
+)
+REFRESH_REPLAYS = _counter(
+    "refresh_replays_total",
+    "Our refresh tokens that came back out of the ordinary (recovered, healed, reuse), by what client and network make "
+    "it look like: broken_client, theft or unclear.",
+    "verdict", "looks_like",
+)  # fmt: skip
 SESSIONS = _gauge(
     "sessions", "Live sessions of all accounts, counted every minute; the same on every instance.", of_several=_LATEST
 )
@@ -184,6 +195,10 @@ for _first in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "succ
     SIGN_INS.labels(*_first)  # there from the start, so that the first one is a change
 for _what in ("device", "place"):
     NEW_DEVICES.labels(_what)
+for _what in ("account", "address"):
+    SIGN_IN_BURSTS.labels(_what)
+for _first in (("recovered", "broken_client"), ("reuse", "broken_client"), ("reuse", "theft"), ("reuse", "unclear")):
+    REFRESH_REPLAYS.labels(*_first)
 
 
 def _introduce() -> None:
@@ -197,6 +212,11 @@ _introduce()
 def sign_in(amr: tuple[str, ...], result: str) -> None:
     """Count a sign-in, by how it was tried (RFC 8176) and `success` or the code of the refusal."""
     SIGN_INS.labels("+".join(amr), result.lower()).inc()
+
+
+def refresh_replay(verdict: str, looks_like: str) -> None:
+    """Count a refresh token that came back, by what it looks like."""
+    REFRESH_REPLAYS.labels(verdict, looks_like.replace(" ", "_")).inc()
 
 
 class Meter:

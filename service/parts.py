@@ -38,6 +38,7 @@ from service.sessions.families import Families
 from service.sessions.refresh_tokens import RefreshTokens
 from service.sessions.signin import SignIn
 from service.settings import Settings
+from service.signals.signals import Signals
 from service.store import Condition, Store
 from service.tokens.access import AccessTokens
 from service.tokens.check import Check
@@ -85,6 +86,7 @@ class Parts:
     parked_mail: ParkedMail
     limiter: Limiter
     places: Places
+    signals: Signals
     oauth: OAuth
     joining: Joining
     redirects: Redirects

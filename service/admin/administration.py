@@ -26,6 +26,7 @@ from service.clock import Clock
 from service.errors import Forbidden, NotFound, ServiceError, StoreUnavailable, ValidationFailed
 from service.mail.outbox import Outbox
 from service.sessions.families import Ended, EndReason, Families
+from service.signals.signals import Signals, Told
 from service.tokens.access import Principal
 
 _ATTEMPTS = 5
@@ -52,7 +53,7 @@ COMMAND_LINE = Actor("command line")
 
 @dataclass(frozen=True)
 class Statistics:
-    """How many accounts and sessions there are, and how much mail has not left."""
+    """How many accounts and sessions there are, how much mail has not left, and what looks like an attack."""
 
     total_users: int
     active_users: int
@@ -61,6 +62,7 @@ class Statistics:
     roles: dict[str, int]
     waiting_mail: int
     parked_mail: int
+    signals: Told
 
 
 class Administration:
@@ -75,6 +77,7 @@ class Administration:
         audit: Audit,
         deletion: Deletion,
         outbox: Outbox,
+        signals: Signals,
         clock: Clock,
     ) -> None:
         self._users = users
@@ -84,6 +87,7 @@ class Administration:
         self._audit = audit
         self._deletion = deletion
         self._outbox = outbox
+        self._signals = signals
         self._clock = clock
 
     async def find(self, user_id: str) -> User:
@@ -188,7 +192,7 @@ class Administration:
         await self._deletion.delete(user_id, actor.client, actor.by, allowed, key_id=actor.key_id)
 
     async def statistics(self) -> Statistics:
-        """The counts of the directory and of the outbox."""
+        """The counts of the directory, of the outbox and of the signals."""
         counts = await self._directory.counts(int(self._clock.now() * 1000), self._roles.table)
         waiting, parked = await self._outbox.counts()
         return Statistics(
@@ -199,6 +203,7 @@ class Administration:
             roles=counts.roles,
             waiting_mail=waiting,
             parked_mail=parked,
+            signals=await self._signals.told(),
         )
 
     def _known(self, roles: Iterable[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pydantic import Field
 from service.accounts.emails import InvalidEmail, canonical
 from service.admin.administration import Actor
 from service.admin.parked_mail import Shown
+from service.client import device
 from service.errors import Forbidden, NotFound, ValidationFailed
 from service.http import answers, guard, paging, shapes
 from service.http.body import Body, read
@@ -15,6 +16,7 @@ from service.http.contract import PAGE, Contract, Parameter
 from service.http.guard import client, principal
 from service.http.paging import asked
 from service.parts import parts
+from service.signals.signals import Signal, Told
 
 routes = web.RouteTableDef()
 
@@ -95,7 +97,7 @@ async def sign_out_user(request: web.Request) -> web.Response:
 @guard.permission(STATS_READ)
 @Contract(gives={200: shapes.Statistics})
 async def statistics(request: web.Request) -> web.Response:
-    """How many accounts and sessions there are, and how much mail has not left."""
+    """How many accounts and sessions there are, how much mail has not left, and what looks like an attack."""
     counts = await parts(request).administration.statistics()
     return answers.answer(
         {
@@ -107,6 +109,7 @@ async def statistics(request: web.Request) -> web.Response:
             "roles": counts.roles,
             "waitingMail": counts.waiting_mail,
             "parkedMail": counts.parked_mail,
+            "security": _security(counts.signals),
         }
     )
 
@@ -155,3 +158,26 @@ def _shape(mail: Shown) -> dict[str, object]:
 
 def _actor(request: web.Request) -> Actor:
     return Actor.of(principal(request), client(request))
+
+
+_TOLD_AS = {
+    Signal.FAILED: "failedSignIns",
+    Signal.LIMITED: "limitedSignIns",
+    Signal.BURST_BY_ACCOUNT: "burstsByAccount",
+    Signal.BURST_BY_ADDRESS: "burstsByAddress",
+    Signal.REUSED: "refreshTokensReused",
+    Signal.BROKEN_CLIENT: "brokenClientReplays",
+    Signal.NEW_DEVICE: "newDeviceSignIns",
+}
+
+
+def _security(told: Told) -> dict[str, object]:
+    """The signals of the last hour and day, and the user agents behind the replays that look like a broken client."""
+    return {
+        "lastHour": {name: told.hour[signal] for signal, name in _TOLD_AS.items()},
+        "lastDay": {name: told.day[signal] for signal, name in _TOLD_AS.items()},
+        "brokenClients": [
+            {"userAgent": agent.user_agent, "device": device(agent.user_agent), "replays": agent.count}
+            for agent in told.agents
+        ],
+    }

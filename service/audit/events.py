@@ -34,11 +34,17 @@ class Event(StrEnum):
     SIGNED_IN = "sessions.session.started"
     # A wrong password, a disabled account, or an email that must be proved first.
     SIGN_IN_REFUSED = "sessions.sign_in.refused"
+    # So many attempts to sign in to one account, or from one address, failed or were refused by a limit in a short time
+    # that it looks like guessing: `by` says which, `count` and `window` (seconds) how many make it so, and `addresses`,
+    # or `accounts`, from how many or at how many. Once in a window.
+    SIGN_IN_BURST = "sessions.sign_in.burst"
     # A client came back late with a token whose successor it never saw.
     SESSION_RECOVERED = "sessions.session.recovered"
     # Redis had lost a rotation in a failover.
     SESSION_HEALED = "sessions.session.healed"
-    # An exchanged refresh token came back: the session was ended, for one of the two is a thief.
+    # An exchanged refresh token came back: the session was ended, for one of the two is a thief. `same_client` and
+    # `same_network` compare who sent it with who signed in, and `looks_like` says what that makes it: theft, or a
+    # broken client. The two events before have that too.
     REFRESH_TOKEN_REUSED = "sessions.refresh_token.reused"  # noqa: S105
     # One session is over; `reason` says why, `rotations` how often it had been refreshed.
     SESSION_ENDED = "sessions.session.ended"
@@ -76,4 +82,4 @@ class Event(StrEnum):
         return "refused" if self in _REFUSED else "success"
 
 
-_REFUSED = frozenset({Event.SIGN_IN_REFUSED, Event.REFRESH_TOKEN_REUSED})
+_REFUSED = frozenset({Event.SIGN_IN_REFUSED, Event.SIGN_IN_BURST, Event.REFRESH_TOKEN_REUSED})

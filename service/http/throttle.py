@@ -57,7 +57,8 @@ def unless_used_up(policy: str) -> Guard:
 
 
 def _tell(request: web.Request, refusal: Refused) -> None:
-    request[_ALLOWANCES] = [] if refusal.quiet else [refusal.allowance]
+    request[_ALLOWANCES] = [] if refusal.charge.quiet else [refusal.allowance]
+    parts(request).signals.note_refusal(refusal.charge, client(request))
 
 
 def origin(request: web.Request) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from service import metrics
 from service.errors import RateLimited
 from service.limits.places import Places
-from service.limits.policies import Policy
+from service.limits.policies import LIMITS, Policy
 from service.store import Script, Store
 from service.vault import Vault
 
@@ -61,10 +61,10 @@ class Charge:
 class Refused(RateLimited):
     """The policy allows no more for now; `allowance` says which and until when."""
 
-    def __init__(self, allowance: Allowance, quiet: bool = False) -> None:
+    def __init__(self, allowance: Allowance, charge: Charge) -> None:
         super().__init__(max(1, allowance.resets_in))
         self.allowance = allowance
-        self.quiet = quiet
+        self.charge = charge
 
 
 class Limiter:
@@ -78,7 +78,7 @@ class Limiter:
         self._full: dict[str, float] = {}  # windows that refused lately: until when they would (monotonic, in seconds)
         self._counts = {
             name: tuple(metrics.RATE_LIMITS.labels(name, decision) for decision in ("refused", "allowed"))
-            for name in policies
+            for name in policies.keys() & LIMITS
         }
 
     async def charge(self, *charges: Charge) -> list[Allowance]:
@@ -124,7 +124,7 @@ class Limiter:
         if not allowed:
             self._counts[charge.policy][False].inc()
             self._note_full(window, left / 1000)
-            raise Refused(allowance, charge.quiet)
+            raise Refused(allowance, charge)
         return allowance
 
     def _note_full(self, window: str, seconds: float) -> None:

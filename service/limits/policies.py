@@ -8,15 +8,17 @@ from pathlib import Path
 
 from service.settings import CONFIG, Settings, SettingsError, duration
 
-NAMES = frozenset(
+LIMITS = frozenset(
     {"login", "login-address", "login-account", "register", "forgot", "verify-email", "refresh", "browser", "oauth"}
     | {"apikey"}
 )
+BURSTS = frozenset({"burst-account", "burst-address"})
+NAMES = LIMITS | BURSTS
 
 
 @dataclass(frozen=True)
 class Policy:
-    """So many calls in any window of this length."""
+    """So many calls in any window of this length: what is allowed, or of `BURSTS` what is worth telling."""
 
     name: str
     calls: int

@@ -74,6 +74,14 @@ class Expired(SessionEnded):
         self.rotations = rotations
 
 
+class Reused(RefreshTokenReused):
+    """A token came back that had been exchanged; `began` is the client that had signed in."""
+
+    def __init__(self, began: Client) -> None:
+        super().__init__()
+        self.began = began
+
+
 class Overtaken(Exception):
     """The account changed between reading it and opening the session: read it again."""
 
@@ -90,6 +98,7 @@ class Family:
     amr: tuple[str, ...]
     verdict: Verdict = Verdict.ROTATED
     replaced: tuple[str, ...] = ()  # sessions that had to make room for this one
+    began: Client | None = None  # the client that had signed in, when a token was recovered or healed
 
     @property
     def expires_in(self) -> timedelta:
@@ -189,7 +198,7 @@ class Families:
     async def rotate(self, token: RefreshToken, *beside: Command) -> tuple[Family, list[Any]]:
         """Exchange a refresh token for its successor, and run the commands beside it in the same round trip.
 
-        Raises `RefreshTokenReused` (the session is over) or `SessionEnded`, with the reason where one is known.
+        Raises `Reused` (the session is over) or `SessionEnded`, with the reason where one is known.
         """
         command = _ROTATE(
             _key(token.user_id), token.session_id, token.generation, self._leeway, self._recovery, *self._lifetimes
@@ -199,12 +208,12 @@ class Families:
         answer, *replies = await self._store.run(command, *beside, aside=[counting])
         _VERDICTS[answer[0]].inc()
         match answer:
-            case ["reuse", _, now]:
+            case ["reuse", _, now, device]:
                 self._moment(now)
                 _ENDED[EndReason.REUSE].inc()
                 self._insist(token.user_id, EndReason.REUSE, [token.session_id])
                 await self.count_no_more(token.user_id, [token.session_id])
-                raise RefreshTokenReused
+                raise Reused(_client(device))
             case ["expired", rotations, now]:
                 self._moment(now)
                 _ENDED[EndReason.EXPIRED].inc()
@@ -213,7 +222,7 @@ class Families:
             case ["ended", _, now, reason]:
                 self._moment(now)
                 raise SessionEnded(reason=reason) if reason else SessionEnded
-            case [verdict, generation, now, epoch, expires_at, started_at, amr]:
+            case [verdict, generation, now, epoch, expires_at, started_at, amr, *device]:
                 family = Family(
                     RefreshToken(token.user_id, token.session_id, int(generation)),
                     int(epoch),
@@ -222,6 +231,7 @@ class Families:
                     _time(started_at),
                     tuple(amr.split("+")),
                     Verdict(verdict),
+                    began=_client(*device) if device else None,
                 )
                 if int(expires_at) < lasts - _PRECISION:  # it ends with its absolute lifetime
                     await self._count(self._directory.session_lasts(token.user_id, token.session_id, int(expires_at)))
@@ -417,6 +427,12 @@ def _lineage(text: str) -> Lineage:
     issued, *recent = text.split(",")
     exchanged = (entry.split("@") for entry in recent)
     return Lineage(int(issued), tuple((int(old), int(at)) for old, at in exchanged))
+
+
+def _client(device: str) -> Client:
+    """Who began a session, as it is kept."""
+    address, _, user_agent = device.partition(" ")
+    return Client(address, restored(user_agent))
 
 
 def _ms(span: timedelta) -> int:

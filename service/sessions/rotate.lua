@@ -11,7 +11,8 @@
   ARGV[7]  lifetime of tombstones, ms
 
   Returns {verdict, generation to hand out, now, epoch, expires at, started at, amr}, where verdict is "rotated",
-  "replayed", "recovered" or "healed"; {"reuse", 0, now} when the session was ended for it;
+  "replayed", and after "recovered" or "healed" also the device that began the session;
+  {"reuse", 0, now, device} when the session was ended for it;
   {"expired", rotations, now} when its time was found to be up; or {"ended", 0, now, reason} when there is none (the
   reason may be empty).
 ]]
@@ -61,7 +62,7 @@ elseif exchanged and recovery then
   verdict, issued = "recovered", issued + 1
 else
   bury("reuse")
-  return {"reuse", 0, whole(now)}
+  return {"reuse", 0, whole(now), device}
 end
 
 if verdict ~= "replayed" then
@@ -80,5 +81,7 @@ if verdict ~= "replayed" then
   if redis.call("PTTL", sessions) < lives then redis.call("PEXPIRE", sessions, whole(lives)) end
 end
 
-return {verdict, whole(issued), whole(now), redis.call("HGET", sessions, "epoch") or "0",
+local answer = {verdict, whole(issued), whole(now), redis.call("HGET", sessions, "epoch") or "0",
   whole(tonumber(expires_at)), started_at, amr}
+if verdict == "recovered" or verdict == "healed" then answer[8] = device end
+return answer

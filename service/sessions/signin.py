@@ -16,7 +16,6 @@ from service.errors import (
     EmailUnverified,
     InvalidCredentials,
     Overloaded,
-    RefreshTokenReused,
     ServiceError,
     SessionEnded,
     StoreUnavailable,
@@ -24,10 +23,12 @@ from service.errors import (
 from service.limits.places import Places, Seen
 from service.mail.letters import Kind
 from service.mail.notices import Notices
-from service.sessions.families import EndReason, Expired, Families, Family, Overtaken
+from service.sessions.families import EndReason, Expired, Families, Family, Overtaken, Reused
 from service.sessions.refresh_tokens import RefreshToken, RefreshTokens
+from service.sessions.replays import Looks, Replay
 from service.sessions.rule import Verdict
 from service.settings import Settings
+from service.signals.signals import Signal, Signals
 from service.store import Store
 from service.tokens.access import AccessToken, AccessTokens, Principal
 
@@ -76,6 +77,7 @@ class SignIn:
         refresh_tokens: RefreshTokens,
         access_tokens: AccessTokens,
         places: Places,
+        signals: Signals,
         notices: Notices,
         audit: Audit,
         settings: Settings,
@@ -88,6 +90,7 @@ class SignIn:
         self._refresh_tokens = refresh_tokens
         self._access_tokens = access_tokens
         self._places = places
+        self._signals = signals
         self._notices = notices
         self._audit = audit
         self._floor = settings.sign_in_floor.total_seconds()
@@ -107,6 +110,9 @@ class SignIn:
             # Not waited for: how long it takes to write would tell whether there is such an account.
             reason = refused.answer.code
             metrics.sign_in(("pwd",), reason)
+            self._signals.note(Signal.FAILED)
+            if isinstance(refused.answer, InvalidCredentials):
+                self._signals.note_attempt(email, client)
             self._audit.note(Event.SIGN_IN_REFUSED, user_id=refused.user_id, client=client, reason=reason)
             raise refused.answer from None
         await self._upgrade(signed.user, password)
@@ -120,6 +126,7 @@ class SignIn:
                 current = await self._admitted(current, client)
             except (AccountDisabled, EmailUnverified) as refusal:
                 metrics.sign_in(amr, refusal.code)
+                self._signals.note(Signal.FAILED)
                 raise
             try:
                 return await self._open(current, epoch, amr, client, seen)
@@ -134,8 +141,9 @@ class SignIn:
         """
         try:
             family, (found,) = await self._families.rotate(token, self._users.reading_rights(token.user_id))
-        except RefreshTokenReused:
-            await self._tell(Event.REFRESH_TOKEN_REUSED, token, client, generation=token.generation)
+        except Reused as reused:
+            replay = Replay(Verdict.REUSE, client, reused.began)
+            await self._tell_replay(Event.REFRESH_TOKEN_REUSED, token, replay)
             # Over already; said again so that the replicas have it before anybody hears of it.
             await self._families.end(token.user_id, token.session_id, EndReason.REUSE)
             await self._notices.tell(Kind.TOKEN_REUSED, client, token.user_id)
@@ -144,7 +152,10 @@ class SignIn:
             await self._tell(Event.SESSION_ENDED, token, client, reason=EndReason.EXPIRED, rotations=expired.rotations)
             raise
         if (event := _OUT_OF_THE_ORDINARY.get(family.verdict)) is not None:
-            await self._tell(event, token, client, generation=token.generation)
+            assert family.began is not None
+            # Each time that one token is recovered it brings another generation.
+            replay = Replay(family.verdict, client, family.began, family.token.generation - token.generation - 1)
+            await self._tell_replay(event, token, replay)
         if (rights := self._users.rights(token.user_id, found)) is None:
             await self.end(token.user_id, token.session_id, EndReason.ACCOUNT_DISABLED, client)
             raise SessionEnded(reason=EndReason.ACCOUNT_DISABLED)
@@ -247,6 +258,7 @@ class SignIn:
         if user.last_login_at is None or not seen.is_new(client.device):
             return ()
         metrics.NEW_DEVICES.labels("place" if seen.is_new_place else "device").inc()
+        self._signals.note(Signal.NEW_DEVICE)
         return ("new_device", "new_place") if seen.is_new_place else ("new_device",)
 
     async def _tokens(self, user: User | Rights, family: Family) -> tuple[str, AccessToken, str, int]:
@@ -267,6 +279,14 @@ class SignIn:
             await self._users.change(user.id, password_was=user.password, pw=renewed)
         except (Overloaded, StoreUnavailable):
             return  # The next sign-in will do it; this one is not held up.
+
+    async def _tell_replay(self, event: Event, token: RefreshToken, replay: Replay) -> None:
+        metrics.refresh_replay(replay.verdict, replay.looks_like)
+        if replay.verdict is Verdict.REUSE:
+            self._signals.note(Signal.REUSED)
+        if replay.looks_like is Looks.BROKEN_CLIENT:
+            self._signals.note_broken(replay.came)
+        await self._tell(event, token, replay.came, generation=token.generation, **replay.facts)
 
     async def _tell(self, event: Event, session: RefreshToken, client: Client, **facts: object) -> None:
         await self._audit.record(event, user_id=session.user_id, session_id=session.session_id, client=client, **facts)

@@ -224,6 +224,7 @@ async def test_every_key_after_a_journey_is_told_with_its_type_and_its_life(serv
     await browser("GET", "/api/auth/csrf-token")
     await browser.login(headers={"X-Auth-Mode": "token"})
     await its.outbox.failed((await _an_errand(its)), "to be seen", for_good=True)
+    await its.signals.settled()
 
     found = {
         (key.partition(":")[0], redis_server.cli("TYPE", key), redis_server.cli("PTTL", key) == -1)

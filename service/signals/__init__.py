@@ -1,0 +1,1 @@
+"""Signals: what says that somebody attacks, or that a client is broken."""
