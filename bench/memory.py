@@ -128,6 +128,10 @@ async def _weigh(scale: Scale, its: Parts, people_only: bool) -> dict[str, Figur
     async def remember(number: int) -> None:
         await its.places.remember(made[number].email, ADA, Seen(None))
 
+    async def guess(number: int) -> None:
+        its.signals.note_attempt(made[number].email, ADA)
+        await its.signals.settled()
+
     async def make_key(number: int) -> None:
         await its.api_keys.make(
             _owner(made[number], opened[number].session_id), "nightly report", ("profile:read",), None
@@ -138,7 +142,7 @@ async def _weigh(scale: Scale, its: Parts, people_only: bool) -> dict[str, Figur
         await its.users.link(made[number], identity, Linking.HOLDER)
 
     # What there is once, such as scripts and the lookup key, is there before anything is weighed.
-    for work in (register, sign_in, refresh, tell, charge, remember, make_key, link):
+    for work in (register, sign_in, refresh, tell, charge, remember, guess, make_key, link):
         await asyncio.gather(*map(work, range(-AT_ONCE, 0)))
     await scale.weigh("an account", register, "user:*")
     scale.look("  place in email:<part>", "email:*", scale.asking.hlen)
@@ -156,6 +160,8 @@ async def _weigh(scale: Scale, its: Parts, people_only: bool) -> dict[str, Figur
     await scale.weigh("a first call to a limit", charge, "limit:*")
     await scale.weigh("a further call", charge, "limit:*")
     await scale.weigh("an address that is known", remember, "known:*")
+    await scale.weigh("a first wrong password", guess, "burst:account:*")
+    await scale.weigh("a further one", guess, "burst:account:*")
     await scale.weigh("an API key", make_key, "apikey:*")
     scale.look("  list of a user's keys", "apikeys:*")
     await scale.weigh("an identity elsewhere", link, "user:*")

@@ -9,10 +9,10 @@ In this order, so that a crash leaves the safe half, and the same call, or `pyth
     the user's events    the trail of the operator stays
     erase the record     and then its places in the directory
 
-What counts calls or knows addresses (`limit:…`, `known:…`) names nobody and expires by itself. So does a one-time token
-that a new password, a new email or an admin had ended (`once:…`), within its hour, and a sign-in elsewhere that was to
-link an identity (`oauth:…`), within ten minutes; neither opens anything. An event that could not be written at the time
-is told by who finishes the deletion.
+What counts calls or knows addresses (`limit:…`, `burst:…`, `known:…`) names nobody and expires by itself. So does a
+one-time token that a new password, a new email or an admin had ended (`once:…`), within its hour, and a sign-in
+elsewhere that was to link an identity (`oauth:…`), within ten minutes; neither opens anything. An event that could not
+be written at the time is told by who finishes the deletion.
 """
 
 from collections.abc import Awaitable, Callable

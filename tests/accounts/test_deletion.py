@@ -35,7 +35,7 @@ async def everything(redis) -> dict[str, object]:
     async for key in redis.scan_iter():
         if (
             key == "outbox"
-            or key.startswith(("limit:", "known:", "browser:"))
+            or key.startswith(("limit:", "known:", "browser:", "burst:", "signals:"))
             or key in ("audit-trail", "signing-keys", "lookup-key")
         ):
             continue

@@ -55,8 +55,6 @@ def test_every_metric_that_counts_something_is_watched():
     """On the dashboard, in an alert, or in this list of what is for a closer look."""
     asked = set().union(*(named(expression) for _, expression in QUERIES), *(named(a["expr"]) for a in ALERTS.values()))
     closer = {
-        "gatepost_workers",
-        "gatepost_workers_replaced",
         "gatepost_access_tokens_revoked",
         "gatepost_redis_given_up",
         "gatepost_mail_sent",
@@ -161,6 +159,21 @@ FIRES: dict[str, tuple[str, dict[str, str]]] = {
             'gatepost_sign_ins_total{method="pwd", result="invalid_credentials"}': "0+150x60",
         },
     ),
+    "GatepostSignInBursts": (
+        "16m",
+        {
+            'gatepost_sign_in_bursts_total{by="account"}': "0x20 8x60",
+        },
+    ),
+    "GatepostPasswordsGuessed": (
+        "31m",
+        {
+            'gatepost_new_device_sign_ins_total{new="place"}': "0+0.25x140",
+            'gatepost_new_device_sign_ins_total{new="device"}': "3x140",
+            'gatepost_sign_ins_total{method="pwd", result="success"}': "0+0.3x140",
+            'gatepost_sign_in_bursts_total{by="address"}': "0x80 2x60",
+        },
+    ),
     "GatepostLimitsRefuse": (
         "12m",
         {
@@ -171,6 +184,18 @@ FIRES: dict[str, tuple[str, dict[str, str]]] = {
         "8m",
         {
             'gatepost_refreshes_total{verdict="reuse"}': "0x20 10x40",
+        },
+    ),
+    "GatepostClientBroken": (
+        "61m",
+        {
+            'gatepost_refresh_replays_total{verdict="recovered", looks_like="broken_client"}': "0+0.1x300",
+        },
+    ),
+    "GatepostWorkersReplaced": (
+        "31m",
+        {
+            'gatepost_workers_replaced_total{instance="a:8000"}': "0x20 1x20 2x20 3x60",
         },
     ),
     "GatepostRedisAway": (
@@ -258,6 +283,11 @@ CALM = {
     'gatepost_sign_ins_total{method="pwd", result="invalid_credentials"}': "0+20x400",
     'gatepost_oauth_calls_total{provider="github", result="success"}': "0+3x400",
     'gatepost_oauth_calls_total{provider="github", result="provider_unavailable"}': "0+1x400",
+    'gatepost_sign_in_bursts_total{by="account"}': "0x30 1x30 2x40 3x40 4x260",
+    'gatepost_new_device_sign_ins_total{new="place"}': "0+6x400",
+    'gatepost_refresh_replays_total{verdict="reuse", looks_like="broken_client"}': "0+0.05x400",
+    'gatepost_refresh_replays_total{verdict="reuse", looks_like="theft"}': "0x100 1x300",
+    'gatepost_workers_replaced_total{instance="a:8000"}': "0x100 1x300",
     'gatepost_rate_limit_decisions_total{policy="login", decision="refused"}': "0+15x400",
     'gatepost_refreshes_total{verdict="reuse"}': "0x100 1x300",
     'gatepost_redis_servers_given_up{instance="a:8000", kind="single"}': "0x400",
@@ -312,6 +342,26 @@ def test_an_alert_fires_alone_when_there_is_a_reason(tmp_path, name):
     at, series = FIRES[name]
 
     firing(tmp_path, series, at, name, step="1h" if at.endswith("h") else "15s")
+
+
+SPREAD = {
+    # Each guess at another account and from another address: no burst anywhere, and no limit that would refuse.
+    "fast": ("12m", '0+24x60', '0+6x60'),
+    # A guess every twenty seconds, day and night, where hardly anybody signs in.
+    "slow": ("80m", '0+0.75x400', '0+0.1x400'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pace", SPREAD)
+def test_guesses_that_are_spread_over_accounts_and_addresses_are_noticed(tmp_path, pace):
+    at, wrong, right = SPREAD[pace]
+    series = {
+        'gatepost_sign_ins_total{method="pwd", result="success"}': right,
+        'gatepost_sign_ins_total{method="pwd", result="invalid_credentials"}': wrong,
+        'gatepost_sign_in_bursts_total{by="account"}': "0x400",
+        'gatepost_rate_limit_decisions_total{policy="login", decision="refused"}': "0x400",
+    }
+    firing(tmp_path, series, at, "GatepostGuessing")
 
 
 def test_no_alert_fires_while_all_is_well(tmp_path):
@@ -445,7 +495,9 @@ async def test_prometheus_finds_both_instances_and_everything_that_we_ask_it(red
 
 
 async def one_is_killed(prometheus: Prometheus, instance: Instance, client: aiohttp.ClientSession, url: str) -> None:
-    """What it had counted stays, and what its successor counts comes on top."""
+    """What it had counted and told stays, and what its successor counts comes on top."""
+    verified = 'sum(gatepost_http_requests_total{route="/api/auth/verify",status="200"})'
+    await prometheus.until(verified, 4)  # requests are told every five seconds, unless that worker is asked
     supervisor = instance.process.pid
     victim = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0]
     os.kill(int(victim), signal.SIGKILL)
@@ -455,7 +507,7 @@ async def one_is_killed(prometheus: Prometheus, instance: Instance, client: aioh
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         await asyncio.gather(*(journey(session, url) for _ in range(6)))
     await prometheus.until('sum(gatepost_sign_ins_total{result="success"})', 11)
-    await prometheus.until('sum(gatepost_http_requests_total{route="/api/auth/verify",status="200"})', 10)
+    await prometheus.until(verified, 10)
     await prometheus.until("count(process_cpu_seconds_total) + count(process_resident_memory_bytes)", 4)
     await prometheus.until("sum(resets(process_cpu_seconds_total[5m]))", 0)
 

@@ -173,6 +173,37 @@ async def test_a_theft_and_a_session_that_is_over_are_told_apart(watching):
     assert told("sessions_ended_total", reason="reuse") == told("sessions_ended_total") == 1
 
 
+async def test_an_attack_and_a_broken_client_are_counted_once_whoever_sees_them(watching):
+    limits = {"RATE_LIMITS": WIDE + ",burst-account=4/15m", "TRUSTED_PROXIES": "127.0.0.1"}
+    one, two = [await watching(REFRESH_LEEWAY="0", REFRESH_RECOVERY="off", **limits) for _ in range(2)]
+    home, away = ({"X-Forwarded-For": address} | TOKENS for address in ("192.0.2.7", "198.51.100.7"))
+    kept = (await one.json("POST", "/api/auth/register", json=ADA, headers=home))["refreshToken"]
+    for ask in (one, two, one, two, one, two):
+        await ask("POST", "/api/auth/login", json=ADA | {"password": PASSWORD + "!"}, headers=home)
+    await one.json("POST", "/api/auth/login", json=ADA, headers=home)
+    await one.json("POST", "/api/auth/login", json=ADA, headers=home | {"User-Agent": "curl/8"})
+    await two.json("POST", "/api/auth/login", json=ADA, headers=away)
+    await one.json("POST", "/api/auth/refresh", json={"refreshToken": kept}, headers=home)
+    await two("POST", "/api/auth/refresh", json={"refreshToken": kept}, headers=home)
+
+    async with asyncio.timeout(ENDLESS):
+        while True:
+            told = [await ask.scrape() for ask in (one, two)]
+            if sum(scrape("sign_in_bursts_total", by="account") for scrape in told) == 1:
+                break
+            await asyncio.sleep(0.1)  # it is not waited for
+
+    def both(name: str, **labels: str) -> float:
+        return sum(scrape(name, **labels) for scrape in told)
+
+    assert both("sign_in_bursts_total") == both("audit_events_total", type="sessions.sign_in.burst") == 1
+    assert both("new_device_sign_ins_total", new="device") == 1
+    assert both("new_device_sign_ins_total", new="place") == 1
+    assert both("refresh_replays_total") == 1
+    assert both("refresh_replays_total", verdict="reuse", looks_like="broken_client") == 1
+    assert "curl" not in told[0].text + told[1].text
+
+
 async def test_nothing_that_a_client_sends_makes_a_series(watching):
     ask = await watching()
     await ask("GET", "/api/users/nobody-at-all")
