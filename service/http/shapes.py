@@ -192,6 +192,34 @@ class Retried(TypedDict):
     retried: Annotated[int, _like(3, minimum=0)]
 
 
+class SignalCounts(TypedDict):
+    """How often it happened, on all instances together."""
+
+    failedSignIns: Annotated[int, _like(120, minimum=0)]
+    limitedSignIns: Annotated[int, _like(8, minimum=0)]
+    burstsByAccount: Annotated[int, _like(1, minimum=0)]
+    burstsByAddress: Annotated[int, _like(0, minimum=0)]
+    refreshTokensReused: Annotated[int, _like(0, minimum=0)]
+    brokenClientReplays: Annotated[int, _like(3, minimum=0)]
+    newDeviceSignIns: Annotated[int, _like(40, minimum=0)]
+
+
+class BrokenClient(TypedDict):
+    """What sends refresh tokens again in a way that looks like a mistake of its own; of the last day."""
+
+    userAgent: Annotated[str, _like("ExampleApp/2.1 (iPhone; iOS 19.1)")]
+    device: Annotated[str, _like("ExampleApp on iPhone")]
+    replays: Annotated[int, _like(3, minimum=1)]
+
+
+class Security(TypedDict):
+    """What looks like an attack, or like a broken client."""
+
+    lastHour: SignalCounts
+    lastDay: SignalCounts
+    brokenClients: list[BrokenClient]
+
+
 class Statistics(TypedDict):
     """How many there are."""
 
@@ -203,6 +231,7 @@ class Statistics(TypedDict):
     roles: Annotated[dict[str, int], _like({"admin": 2, "moderator": 5})]
     waitingMail: Annotated[int, _like(0, minimum=0)]
     parkedMail: Annotated[int, _like(0, minimum=0)]
+    security: Security
 
 
 class Provider(TypedDict):
