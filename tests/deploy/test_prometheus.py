@@ -490,14 +490,18 @@ async def test_prometheus_finds_both_instances_and_everything_that_we_ask_it(red
     assert empty <= SILENT
     assert (tmp_path / "metrics-token").stat().st_mode & 0o077 == 0
     assert token not in command_line + environment + log.read_text()
-    # The tests' Redis has no AOF, as it is the tests' own.
-    assert {name for name, found in alerts.items() if found} <= {"GatepostRedisUnsafe"}
+    # The tests' Redis has no AOF, as it is the tests' own; and a machine that runs other tests beside this may be slow.
+    assert {name for name, found in alerts.items() if found} <= {
+        "GatepostRedisUnsafe",
+        "GatepostRedisSlow",
+        "GatepostSlow",
+    }
 
 
 async def one_is_killed(prometheus: Prometheus, instance: Instance, client: aiohttp.ClientSession, url: str) -> None:
     """What it had counted and told stays, and what its successor counts comes on top."""
     verified = 'sum(gatepost_http_requests_total{route="/api/auth/verify",status="200"})'
-    await prometheus.until(verified, 4)  # requests are told every five seconds, unless that worker is asked
+    await prometheus.until(verified, 4)
     supervisor = instance.process.pid
     victim = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0]
     os.kill(int(victim), signal.SIGKILL)
