@@ -21,7 +21,9 @@ export function ProviderButtons({ only, redirectTo }: { only?: readonly string[]
     setLeaving(name);
     setError(null);
     try {
-      await auth.signInWith(name, { redirectTo });
+      const back = new URL(redirectTo);
+      back.searchParams.delete("error"); // of the last try
+      await auth.signInWith(name, { redirectTo: back.href });
     } catch (thrown) {
       setError(explain(thrown));
       setLeaving(null);
