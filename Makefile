@@ -109,9 +109,9 @@ bench/peers/%/node_modules/.done: bench/peers/%/package-lock.json
 
 # The client library and the demo app come with npm; the demo takes the library as it is built.
 .PHONY: .clients .demo .node
-.clients: .node clients/js/dist/.done clients/demo/node_modules/.done
+.clients: .node clients/demo/dist/.done
 	@cd clients/js && npm run --silent types && npm test --silent
-	@cd clients/demo && npm run --silent build && npm test --silent
+	@cd clients/demo && npm test --silent
 
 .demo: .node $(VENV)/.run clients/js/dist/.done clients/demo/node_modules/.done
 
@@ -127,4 +127,9 @@ clients/%/node_modules/.done: clients/%/package-lock.json | .node
 
 clients/js/dist/.done: clients/js/node_modules/.done $(wildcard clients/js/src/*)
 	@cd clients/js && npm run --silent build
+	@touch $@
+
+clients/demo/dist/.done: clients/demo/node_modules/.done clients/js/dist/.done \
+    $(wildcard clients/demo/*.* clients/demo/public/* clients/demo/src/* clients/demo/src/*/* clients/demo/src/*/*/*)
+	@cd clients/demo && npm run --silent build
 	@touch $@

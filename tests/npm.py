@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from service.settings import ROOT
 from tests.conftest import in_ci
-
-CLIENT = Path(__file__).resolve().parents[1] / "clients" / "js"
 
 
 def install(folder: Path) -> None:
@@ -25,14 +24,30 @@ def install(folder: Path) -> None:
 
 
 def built_client() -> Path:
-    """The modules of `gatepost-client`, built once from what is there."""
-    install(CLIENT)
-    with _alone(CLIENT):
-        built = CLIENT / "dist" / "index.js"
-        sources = [*(CLIENT / "src").iterdir(), CLIENT / "tsconfig.build.json"]
-        if not (built.exists() and built.stat().st_mtime >= max(each.stat().st_mtime for each in sources)):
-            _npm(CLIENT, "run", "build")
-    return CLIENT / "dist"
+    """The modules of `gatepost-client`, as `make` builds them."""
+    return _made("js")
+
+
+def built_demo() -> Path:
+    """The demo, as `make` builds it."""
+    return _made("demo")
+
+
+def _made(client: str) -> Path:
+    folder = ROOT / "clients" / client
+    if missing := [tool for tool in ("make", "node", "npm") if not shutil.which(tool)]:
+        _do_without(f"needs {', '.join(missing)}")
+    with _alone(ROOT / "clients" / "js"):  # the demo is built with the library
+        installed = _make("clients/js/node_modules/.done", f"clients/{client}/node_modules/.done")
+        if installed.returncode:
+            _do_without(f"npm ci failed: {installed.stderr[-500:]}")
+        built = _make(f"clients/{client}/dist/.done")
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder / "dist"
+
+
+def _make(*targets: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *targets], cwd=ROOT, capture_output=True, text=True, timeout=140, check=False)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,23 @@ from aiohttp import web
 
 from service.app import make_app
 from service.http.protocol import Runner
-from tests.conftest import Assembling, free_port, in_ci
-from tests.npm import built_client
+from tests.conftest import WIDE, Assembling, RedisServer, free_port, in_ci
+from tests.faults.instances import STRONG, Instance
+from tests.faults.proxy import Proxy
+from tests.mail.smtp_server import SmtpServer
+from tests.npm import built_client, built_demo
 from tests.oauth.conftest import PEOPLE
 from tests.oauth.github import GitHub, Person, email
 from tests.oauth.openid_provider import OpenIDProvider, install
 
 SPA = Path(__file__).with_name("app.html")
+QUIET = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
 
 
 @dataclass
@@ -43,12 +53,9 @@ async def launched(*flags: str, profile: Path | None = None) -> AsyncIterator[An
     Without a profile it is an incognito window. With one it takes third-party cookies, as Chrome does unless told
     otherwise; Debian's Chromium would block them.
     """
-    if in_ci():
-        from playwright.async_api import async_playwright
-    else:
-        async_playwright = pytest.importorskip("playwright.async_api").async_playwright
-    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    how = {"executable_path": _chromium(), "args": [*quiet, "--disable-quic", *flags]}
+    from tests.e2e.driver import async_playwright
+
+    how = {"executable_path": _chromium(), "args": [*QUIET, *flags]}
     async with async_playwright() as playwright:
         if profile:
             preferences = profile / "Default" / "Preferences"
@@ -64,10 +71,98 @@ async def launched(*flags: str, profile: Path | None = None) -> AsyncIterator[An
 
 
 @pytest.fixture
-async def page() -> AsyncIterator[Any]:
+async def chromium() -> AsyncIterator[Any]:
+    """A fresh browser; no traffic leaves this machine."""
+    from tests.e2e.driver import async_playwright
+
+    alone = "--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=_chromium(), args=[*QUIET, alone])
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def page(chromium: Any) -> Any:
     """A page of a fresh browser."""
-    async with launched() as window:
-        yield await window.new_page()
+    return await (await chromium.new_context()).new_page()
+
+
+@pytest.fixture
+async def visiting(chromium: Any) -> AsyncIterator[Any]:
+    """Opens one more device, with cookies of its own: `await visiting(color_scheme="dark")`.
+
+    Whatever the console calls an error fails the test, a violated policy above all. Only answers other than 2xx, which
+    Chromium writes there too, are none of its business.
+    """
+    from tests.e2e.driver import PATIENCE
+
+    complaints: list[str] = []
+
+    def hear(message: Any) -> None:
+        if message.type == "error" and not message.text.startswith("Failed to load resource:"):
+            complaints.append(f"{message.text} ({message.page.url if message.page else ''})")
+
+    async def visit(**options: Any) -> Any:
+        context = await chromium.new_context(**{"locale": "en-GB", "reduced_motion": "reduce", **options})
+        context.set_default_timeout(PATIENCE)
+        context.on("console", hear)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        return context
+
+    yield visit
+    assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def dist() -> Path:
+    """The demo as it is built."""
+    return built_demo()
+
+
+@pytest.fixture
+async def starting(
+    dist: Path, own_redis: RedisServer, mail: SmtpServer, tmp_path: Path
+) -> AsyncIterator[Callable[..., Any]]:
+    """Starts the service and the demo: `await starting(REFRESH_LEEWAY="0", hosts=("localhost", "127.0.0.1"))`.
+
+    With `behind` the browsers reach the service through that, which listens at its own port.
+    """
+    from tests.e2e.demo import Demo, static
+
+    ended: list[Callable[[], Awaitable[Any]]] = []
+
+    async def start(
+        behind: Proxy | None = None,
+        port: int | None = None,
+        hosts: tuple[str, str] = ("localhost",) * 2,
+        **changes: str,
+    ) -> Demo:
+        port = port or free_port()
+        if behind:
+            behind.lead_to(port)
+            await behind.start()
+            ended.append(behind.stop)
+        api, app = f"http://{hosts[0]}:{behind.port if behind else port}", f"http://{hosts[1]}:{free_port()}"
+        settings = {
+            "AUTH_SECRET": STRONG,
+            "REDIS_URL": own_redis.url,
+            "PUBLIC_URL": api,
+            "FRONTEND_URL": app,
+            "RATE_LIMITS": WIDE,
+            **mail.settings,
+            **changes,
+        }
+        instance = Instance(tmp_path, own_redis.url, port=port, **settings)
+        ended.append(instance.clean_up)
+        runner = await _listen(web.AppRunner(static(dist, api), access_log=None), app)
+        ended.append(runner.cleanup)
+        await instance.ready()
+        return Demo(app, api, own_redis, mail, instance, settings)
+
+    yield start
+    for end in reversed(ended):
+        await end()
 
 
 @pytest.fixture
