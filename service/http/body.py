@@ -53,7 +53,8 @@ async def read(request: web.Request, model: type[M]) -> M:
 
 async def read_optional(request: web.Request, model: type[M]) -> M | None:
     """The body as this model, `None` where there is none."""
-    return await read(request, model) if request.can_read_body else None
+    # A body that the guard has waited for cannot be read from the connection any more, but it was there.
+    return await read(request, model) if request.can_read_body or await arrived(request) else None
 
 
 async def read_form(request: web.Request, *needed: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from service.accounts.deletion import Deletion
@@ -13,6 +14,7 @@ from service.audit.events import Event
 from service.audit.trail import Wanted
 from service.client import Client
 from service.errors import IdentityInUse, InvalidOneTimeToken, NotFound, ServiceError
+from service.http.body import arrived
 from service.sessions.families import Families
 from service.vault import Vault
 from tests.conftest import PASSWORD, gather
@@ -128,6 +130,28 @@ async def test_without_the_password_nothing_is_deleted(browser, body, code):
 
     assert (await browser("DELETE", "/api/auth/me", body)).code == code
     assert (await browser("GET", "/api/auth/me")).status == 200
+
+
+async def test_a_password_that_arrives_after_the_head_counts(browser, monkeypatch):
+    token = (await browser.register()).json["accessToken"]
+    waits = asyncio.Event()
+
+    async def noticed(request):
+        waits.set()
+        return await arrived(request)
+
+    monkeypatch.setattr("service.http.guard.arrived", noticed)
+    reader, writer = await asyncio.open_connection("127.0.0.1", browser.client.server.port)
+    body = orjson.dumps({"password": PASSWORD})
+    head = ["DELETE /api/auth/me HTTP/1.1", "Host: localhost", "Connection: close", f"Authorization: Bearer {token}"]
+    head += ["Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]
+
+    writer.write("\r\n".join(head).encode())
+    await asyncio.wait_for(waits.wait(), 20)
+    writer.write(body)
+
+    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 204 ")
+    writer.close()
 
 
 async def test_an_account_without_a_password_needs_a_recent_sign_in(parts):
