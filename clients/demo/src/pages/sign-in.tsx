@@ -1,5 +1,6 @@
 import { useAuth } from "gatepost-client/react";
 import { Link, useLocation } from "react-router";
+import { onward } from "../service/onward";
 import { Field, Form } from "../ui/form";
 import { Page } from "../ui/page";
 import { ProviderButtons } from "../ui/providers";
@@ -25,7 +26,7 @@ export function SignIn() {
       </Form>
       <ProviderButtons redirectTo={`${location.origin}/login${search}`} />
       <p className="aside">
-        New here? <Link to={`/register${search}`}>Create an account</Link>
+        New here? <Link to={`/register${onward(search)}`}>Create an account</Link>
       </p>
     </Page>
   );

@@ -1,6 +1,7 @@
 import { useAuth } from "gatepost-client/react";
 import { useState } from "react";
 import { Link, useLocation } from "react-router";
+import { onward } from "../service/onward";
 import { Field, Form } from "../ui/form";
 import { Page } from "../ui/page";
 import { ProviderButtons } from "../ui/providers";
@@ -50,7 +51,7 @@ export function SignUp() {
       </Form>
       <ProviderButtons redirectTo={`${location.origin}/login${search}`} />
       <p className="aside">
-        You have an account? <Link to={`/login${search}`}>Sign in</Link>
+        You have an account? <Link to={`/login${onward(search)}`}>Sign in</Link>
       </p>
     </Page>
   );
