@@ -8,8 +8,8 @@
   ARGV[3]  name of this attempt; the same name counts once
   ARGV[4]  what else it was about, which may be ""
 
-  Returns {"burst", how many different things the attempts were about} when this one makes it a burst, {"told", 0} when
-  that has been told already, or {"counted", 0}.
+  Returns {"burst", how many different things the attempts were about} when this one makes it a burst, {"told", for how
+  many ms more} when that has been told already, or {"counted", 0}.
 ]]
 local attempts, enough, length, name, about = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 
@@ -18,11 +18,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function whole(number) return string.format("%.0f", number) end
 
 redis.call("ZREMRANGEBYSCORE", attempts, "-inf", whole(now - length))
-local first = redis.call("ZRANGE", attempts, 0, 0)[1]
+local first, since = unpack(redis.call("ZRANGE", attempts, 0, 0, "WITHSCORES"))
 if first and string.sub(first, 1, 1) == "!" then
   local maker, different = string.match(first, "^!(%S+) (%d+)$")
   if maker == name then return {"burst", tonumber(different)} end
-  return {"told", 0}
+  return {"told", tonumber(since) + length - now}
 end
 
 redis.call("ZADD", attempts, whole(now), name .. " " .. about)

@@ -11,8 +11,9 @@ the fifth guess goes on guessing all the same. Whether there is such an account 
 for an attempt. Only a burst looks the account up, once in its window, so that its owner finds it among their events.
 
 Nothing here is waited for, and nothing of it fails anybody. One writer takes what came up since the last time in two
-round trips: the attempts, which may be said twice, and the counts, which may not. What Redis does not take is counted
-by the metrics alone.
+round trips, four times a second at most: the attempts, which may be said twice, and the counts, which may not. What
+Redis does not take is counted by the metrics alone. Attempts that follow a burst are not looked at until its window is
+over, so that a flood costs Redis nothing.
 
 Subjects are HMACs, so that nothing in Redis tells who tried what.
 """
@@ -49,6 +50,8 @@ log = structlog.get_logger("service.signals")
 _BURST = Script(Path(__file__).with_name("burst.lua"))
 _AGENT = Script(Path(__file__).with_name("agent.lua"))
 _MOST_WAITING = 10_000  # attempts that wait to be written; more are not looked at
+_MOST_TOLD = 10_000  # subjects that are known to have been told as a burst
+_PAUSE = 0.25  # seconds between two writings while more comes in
 _TOGETHER = 250  # attempts written in one round trip
 _HOUR, _PART, _KEPT_FOR = 3600, 300, 25 * 3600  # seconds; a part is how exact a count of the last hour is
 _AGENTS, _SHOWN = 20, 10  # user agents that an hour has room for, and that are shown
@@ -111,6 +114,7 @@ class Signals:
         self._audit = audit
         self._enough = {by: policies[f"burst-{by}"] for by in _BURSTS}
         self._attempts: list[_Attempt] = []
+        self._told: dict[tuple[str, str], float] = {}  # bursts, and until when their attempts are not looked at (s)
         self._counts: Counter[tuple[int, str]] = Counter()  # by hour and field
         self._agents: Counter[tuple[int, str]] = Counter()
         self._writer: asyncio.Task[None] | None = None
@@ -131,13 +135,10 @@ class Signals:
 
     def note_attempt(self, account: str | None, client: Client) -> None:
         """Count an attempt to sign in that failed: on an account, by its email, and from an address."""
-        context, network = contextvars.copy_context(), client.network
-        if len(self._attempts) >= _MOST_WAITING:
-            return
+        network = client.network
         if account is not None:
-            self._attempts.append(_Attempt("account", account, network, client, context))
-        self._attempts.append(_Attempt("address", network, account or "", client, context))
-        self._write_soon()
+            self._note_attempt("account", account, network, client)
+        self._note_attempt("address", network, account or "", client)
 
     def note_refusal(self, charge: Charge, client: Client) -> None:
         """Count a call that a limit has refused, if it is one of signing in."""
@@ -149,6 +150,13 @@ class Signals:
             case _:
                 return
         self.note(Signal.LIMITED)
+
+    def _note_attempt(self, by: str, subject: str, about: str, client: Client) -> None:
+        # Whoever goes on after a burst was told is a flood, and costs Redis nothing more.
+        if self._told.get((by, subject), 0) > self._clock.now() or len(self._attempts) >= _MOST_WAITING:
+            return
+        self._attempts.append(_Attempt(by, subject, about, client, contextvars.copy_context()))
+        self._write_soon()
 
     async def told(self) -> Told:
         """The counts of all instances; one round trip."""
@@ -187,7 +195,11 @@ class Signals:
 
     async def _write(self) -> None:
         try:
+            pause = 0.0
             while self._attempts or self._counts or self._agents:
+                if len(self._attempts) < _TOGETHER:
+                    await asyncio.sleep(pause)
+                pause = _PAUSE
                 attempts, self._attempts = self._attempts[:_TOGETHER], self._attempts[_TOGETHER:]
                 try:
                     await self._judge(attempts)
@@ -204,9 +216,17 @@ class Signals:
         if not attempts:
             return
         verdicts = await self._store.run(*map(self._counting, attempts), apart=True)
-        for attempt, (verdict, others) in zip(attempts, verdicts, strict=True):
+        for attempt, (verdict, number) in zip(attempts, verdicts, strict=True):
             if verdict == "burst":
-                await self._tell(attempt, others)
+                self._note_told(attempt, self._enough[attempt.by].milliseconds)
+                await self._tell(attempt, others=number)
+            elif verdict == "told":
+                self._note_told(attempt, number)
+
+    def _note_told(self, attempt: _Attempt, milliseconds: int) -> None:
+        self._told[attempt.by, attempt.subject] = self._clock.now() + milliseconds / 1000
+        if len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
 
     async def _tell(self, attempt: _Attempt, others: int) -> None:
         metrics.SIGN_IN_BURSTS.labels(attempt.by).inc()

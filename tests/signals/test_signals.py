@@ -160,24 +160,39 @@ async def test_a_right_password_is_no_attempt_whatever_comes_of_it(serving, asse
 
 
 async def test_the_window_slides_and_a_burst_is_told_again_when_it_is_over(serving, later):
-    browser = await serving(RATE_LIMITS=BY_ACCOUNT)
-    its = parts_of(browser)
-    await guess(browser, times=4)
-    await bursts(its)
+    first, second, third = [await serving(RATE_LIMITS=BY_ACCOUNT) for _ in range(3)]  # one remembers what it has told
+    await guess(first, times=4)
+    await bursts(parts_of(first))
     await later("14m")
-    await guess(browser, times=1)
-    assert len(await bursts(its)) == 1
+    await guess(first, times=1)
+    assert len(await bursts(parts_of(first))) == 1
 
-    await guess(browser, times=10)
+    await guess(first, times=10)
     await later("14m")
-    await guess(browser, times=10)
-    assert len(await bursts(its)) == 1
+    await guess(second, times=10)
+    assert len(await bursts(parts_of(first), parts_of(second))) == 1
     await later("61s")
-    await guess(browser, times=4)
-    assert len(await bursts(its)) == 1
-    await guess(browser, times=1)
+    await guess(third, times=4)
+    assert len(await bursts(parts_of(third))) == 1
+    await guess(third, times=1)
 
-    assert len(await bursts(its)) == 2
+    assert len(await bursts(parts_of(third))) == 2
+
+
+async def test_a_flood_after_a_burst_costs_redis_no_more_verdicts(assembling, redis):
+    signals = (await assembling(RATE_LIMITS=BY_ACCOUNT + ",burst-address=6/15m")).signals
+    for _ in range(30):
+        signals.note_attempt(ADA, HERE)
+    await signals.settled()
+    told = {key: await redis.zrange(key, 0, -1, withscores=True) async for key in redis.scan_iter("burst:*")}
+
+    await redis.delete(*told)
+    for _ in range(50):
+        signals.note_attempt(ADA, HERE)
+    await signals.settled()
+
+    assert len(told) == 2
+    assert [key async for key in redis.scan_iter("burst:*")] == []
 
 
 async def test_attempts_that_are_far_apart_are_no_burst(serving, later):
