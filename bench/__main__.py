@@ -164,7 +164,7 @@ class Run:
                 for work in its:
                     entered[work].append(instance)
 
-        lifted = [f"{name}={UNLIMITED}/1m" for name in sorted(policies.NAMES - {"login"})]
+        lifted = [f"{name}={UNLIMITED}/1m" for name in sorted(policies.LIMITS - {"login"})]
         limits = ",".join([*lifted, f"login={LIMIT}/15m"])
         on_es256, on_hs256 = next(self._databases), next(self._databases)
         for log, name in ((False, "log off"), (True, "log on")):

@@ -143,7 +143,7 @@ def settings_of_ours(url: str, log: bool, **changed: str) -> dict[str, str]:
         "DRAIN_SECONDS": "0",
         "JWT_ACCESS_EXPIRY": "6h",  # no token expires while it is asked about
         "LOG_LEVEL": "info" if log else "error",
-        "RATE_LIMITS": ",".join(f"{name}={UNLIMITED}/1m" for name in sorted(policies.NAMES)),
+        "RATE_LIMITS": ",".join(f"{name}={UNLIMITED}/1m" for name in sorted(policies.LIMITS)),
     }
     return environment(url, **{**wanted, **changed})
 
