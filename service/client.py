@@ -53,6 +53,7 @@ def device(user_agent: str) -> str:
     return " on ".join(filter(None, (browser, system))) or "Unknown device"
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """What an address counts as: itself, or its /64, which is what one IPv6 subscriber has."""
     parsed = parsed_address(address)

@@ -122,7 +122,7 @@ class Signals:
     def note(self, signal: Signal) -> None:
         """Count something that has happened."""
         hour, seconds = divmod(int(self._clock.now()), _HOUR)
-        self._counts[hour, f"{signal}.{seconds // _PART}"] += 1
+        self._counts[hour, f"{signal.value}.{seconds // _PART}"] += 1
         self._write_soon()
 
     def note_broken(self, client: Client) -> None:
