@@ -8,6 +8,8 @@ own and may watch any number of browsers at once.
     a wrong answer     a revoked or outdated token is accepted; a live session or the right password is refused for
                        another reason than a 503; somebody else's data; a 500; a 429 or 503 that clears a cookie
     a lost request     503, or no answer at all: allowed while there is a fault, and counted
+    a shed request     503 OVERLOADED for a password to hash: this machine had no core left for it, which says nothing
+                       about Redis; nothing was done, and the browser asks again
 """
 
 import asyncio
@@ -31,6 +33,7 @@ HASHING = 3.0  # seconds that a new password takes at most on a busy machine
 UNREPLICATED = 2.0  # seconds that a replica may be late on a busy machine
 GIVES_UP = 10.0  # seconds after which a browser stops waiting: an answer that late is none
 TRIES = 3  # how often a browser repeats what it must not leave undone
+HASHES = ("login", "register", "change")  # what takes the time of a core, and may have to wait for one
 TRAFFIC = {"verify": 40, "me": 10, "refresh": 22, "two_tabs": 6, "look_back": 10, "log_out": 6, "log_out_all": 2} | {
     "change_password": 2,
     "register": 2,
@@ -40,16 +43,20 @@ STORM = {"refresh": 8, "verify": 2}
 
 @dataclass(frozen=True)
 class Call:
-    """A request, when it was sent and answered (seconds), and the status; 0 without an answer."""
+    """A request, when it was sent and answered (seconds), and the status; 0 without an answer.
+
+    `shed` says that no core was left for its password.
+    """
 
     what: str
     asked: float
     answered: float
     status: int
+    shed: bool = False
 
     @property
     def lost(self) -> bool:
-        return self.status in (0, 503)
+        return self.status in (0, 503) and not self.shed
 
 
 @dataclass(eq=False)
@@ -196,7 +203,7 @@ class Ledger:
         return max((self._held(call) for call in self.calls if call.asked >= since), default=0.0)
 
     def _held(self, call: Call) -> float:
-        late = self.lateness.within(call.asked, call.answered, hashing=call.what in ("login", "register", "change"))
+        late = self.lateness.within(call.asked, call.answered, hashing=call.what in HASHES)
         return call.answered - call.asked - late
 
     def recovered(self, since: float) -> float:
@@ -271,7 +278,7 @@ class SimulatedBrowser:
         began = time.monotonic()
         for password in self.account.candidates(began):
             body = {"email": self.account.email, "password": password.text}
-            reply = await self._ask("login", "POST", "/api/auth/login", body)
+            reply = await self._log_in(body)
             if reply.status == 200:
                 if password.possible_until < reply.asked:
                     self._ledger.accuse_password("an old password is accepted", self.account, reply.answer)
@@ -288,6 +295,15 @@ class SimulatedBrowser:
         if self.account.acknowledged and began >= self.account.unsettled_until:
             self._ledger.accuse_password("no password is right any more", self.account, None)
         return False
+
+    async def _log_in(self, body: Mapping[str, str]) -> _Reply:
+        """Again when told to come back for want of a core."""
+        for _ in range(TRIES):
+            reply = await self._ask("login", "POST", "/api/auth/login", body)
+            if not (reply.answer and reply.code == "OVERLOADED"):
+                break
+            await asyncio.sleep(float(reply.answer.headers["Retry-After"]))
+        return reply
 
     async def register(self) -> None:
         """Make one more account, and sign in to it from another device."""
@@ -507,7 +523,8 @@ class SimulatedBrowser:
         except (aiohttp.ClientError, TimeoutError, OSError):
             pass  # no answer is counted as one that was lost
         reply = _Reply(answer, asked, time.monotonic())
-        self._ledger.calls.append(Call(what, asked, reply.answered, reply.status))
+        shed = what in HASHES and reply.code == "OVERLOADED"
+        self._ledger.calls.append(Call(what, asked, reply.answered, reply.status, shed))
         if reply.status >= 500 and reply.code not in ("SERVICE_UNAVAILABLE", "OVERLOADED"):
             self._ledger.accuse(f"{what}: a fault of ours", self.account.email, answer)
         if reply.status in (429, 503) and "Set-Cookie" in answer.headers:

@@ -4,6 +4,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from service.errors import Overloaded, StoreUnavailable
 from tests.faults.ledger import Account, Ending, Ledger, Password, Session, browsing
 
 
@@ -85,6 +86,32 @@ async def impostor():
     await server.start_server()
     yield str(server.make_url("")).rstrip("/")
     await server.close()
+
+
+@pytest.fixture
+async def busy():
+    """A service without a core to spare at first, and then without Redis."""
+    answers = iter([Overloaded, Overloaded, StoreUnavailable])
+
+    async def answer(request: web.Request) -> web.Response:
+        problem = next(answers)()
+        return web.json_response(
+            {"code": problem.code}, status=503, headers={"Retry-After": "0"}, content_type="application/problem+json"
+        )
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        yield str(server.make_url("")).rstrip("/")
+
+
+async def test_a_sign_in_without_a_core_to_spare_is_asked_for_again_and_is_no_loss(busy):
+    ledger = Ledger()
+    async with browsing(ledger, busy, ["zoe@example.org"]) as (browser,):
+        assert not await browser.sign_in()
+
+    assert [call.shed for call in ledger.calls] == [True, True, False]
+    assert ledger.lost() == ledger.calls[2:]
 
 
 async def test_wrong_answers_are_found(impostor):
