@@ -84,18 +84,29 @@ def run(entered: list[Entry], redis_pid: int, rounds: int, seconds: int) -> dict
     """Figures of each by name: medians over the rounds, and how far these are apart."""
     for entry in entered:
         press(entry.target.port, entry.asking(), WARM, {})
-    loads: dict[str, list[Load]] = {entry.name: [] for entry in entered}
+    first, *others = entered
+    loads: dict[str, list[Load]] = {entry.name: [] for entry in others}
+    beside: dict[str, list[float]] = {entry.name: [] for entry in others}
+
+    def timed(entry: Entry) -> Load:
+        watched = {"server": entry.target.pid, "redis": redis_pid}
+        return press(entry.target.port, entry.asking(), seconds, watched)
+
+    # The yardstick is laid on before and after each: how fast a machine is may change within seconds.
+    bare = [timed(first)]
     for number in range(rounds):
         # Who comes first changes, so that nobody is always the one after a particular other.
-        for entry in entered[number % len(entered) :] + entered[: number % len(entered)]:
-            watched = {"server": entry.target.pid, "redis": redis_pid}
-            loads[entry.name].append(press(entry.target.port, entry.asking(), seconds, watched))
-    yardstick = [load.each("server") for load in loads[entered[0].name]]
-    return {name: figures(found, yardstick) for name, found in loads.items()}
+        turn = number % len(others)
+        for entry in others[turn:] + others[:turn]:
+            loads[entry.name].append(timed(entry))
+            bare.append(timed(first))
+            beside[entry.name].append(statistics.mean(load.each("server") for load in bare[-2:]))
+    found = {first.name: figures(bare, [load.each("server") for load in bare])}
+    return found | {name: figures(its, beside[name]) for name, its in loads.items()}
 
 
 def figures(loads: list[Load], yardstick: list[float]) -> dict[str, Any]:
-    """What the rounds say of one target; a round is compared with the yardstick of the same round."""
+    """What the rounds say of one target; each load is compared with the yardstick's time beside it."""
     each = [load.each("server") for load in loads]
     ratios = [own / bare for own, bare in zip(each, yardstick, strict=True)]
     median = statistics.median
