@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from service.client import IP, parsed_address
-from service.settings import Address
+from service.settings.forms import Network
 
 UNKNOWN = "unknown"
 _MEMORABLE = 256  # characters; longer claims are read anew each time
@@ -17,7 +17,7 @@ _MEMORABLE = 256  # characters; longer claims are read anew each time
 class Proxies:
     """The proxies we trust."""
 
-    def __init__(self, trusted: Sequence[Address]) -> None:
+    def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = tuple(trusted)
         self._vouches = lru_cache(maxsize=1024)(self._is_trusted)
         self._remembered = lru_cache(maxsize=4096)(self._address)
