@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import redis
 
 from bench import people
-from service.accounts.users import User
+from service.accounts.user import User
 from service.ids import id_text
 from service.parts import Parts
 from service.sessions.families import Family

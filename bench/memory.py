@@ -33,7 +33,8 @@ from bench.ground import (
 )
 from service import logs
 from service.accounts.once import Purpose
-from service.accounts.users import Identity, Linking, User
+from service.accounts.user import Identity, User
+from service.accounts.users import Linking
 from service.app import assemble, close, look_after
 from service.audit.events import Event
 from service.ids import new_id

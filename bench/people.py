@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 from bench.ground import ADA
 from service import logs
 from service.accounts.passwords import ARGON2ID
-from service.accounts.users import User
+from service.accounts.user import User
 from service.app import assemble, close, look_after
 from service.parts import Parts
 from service.sessions.families import Family

@@ -1,6 +1,7 @@
-"""The time that every instance agrees on: Redis' own."""
+"""The time that every instance agrees on: Redis' own. What is kept there counts it in milliseconds."""
 
 import time
+from datetime import UTC, datetime, timedelta
 
 
 class Clock:
@@ -21,3 +22,18 @@ class Clock:
         ahead = redis_time - time.monotonic()
         if self._ahead is None or ahead > self._ahead or self._ahead - ahead > 0.5:
             self._ahead = ahead
+
+
+def moment(ms: str | int) -> datetime:
+    """The time so many milliseconds after the epoch."""
+    return datetime.fromtimestamp(int(ms) / 1000, UTC)
+
+
+def stamp(at: datetime) -> int:
+    """The other way round."""
+    return round(at.timestamp() * 1000)
+
+
+def milliseconds(span: timedelta) -> int:
+    """A length of time, in whole milliseconds."""
+    return int(span.total_seconds() * 1000)

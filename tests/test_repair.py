@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from service.accounts.once import Purpose
-from service.accounts.users import Identity, User
+from service.accounts.user import Identity, User
 from service.admin import repair
 from service.admin.administration import COMMAND_LINE
 from service.admin.repair import Repair

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.settings import ROOT
 from tests.conftest import PASSWORD, SECRET
 

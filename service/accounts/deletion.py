@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from service.accounts.passwords import Passwords
-from service.accounts.users import Changed, User, Users
+from service.accounts.user import User
+from service.accounts.users import Changed, Users
 from service.audit.events import Event
 from service.audit.trail import Audit, Wanted
 from service.client import Client

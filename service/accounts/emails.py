@@ -1,6 +1,6 @@
 """Email addresses: one spelling for each mailbox, and a form that a log may show.
 
-Keeps nothing: the canonical form is the key under which `accounts/users.py` keeps a user.
+Keeps nothing: a record has the canonical form, and `lookups.py` makes of it what leads there.
 """
 
 import unicodedata

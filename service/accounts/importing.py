@@ -22,7 +22,8 @@ from pydantic.alias_generators import to_camel
 from service.accounts.fields import Email, Name, Picture
 from service.accounts.passwords import Passwords
 from service.accounts.roles import USER, Roles
-from service.accounts.users import User, Users
+from service.accounts.user import User
+from service.accounts.users import Users
 from service.errors import EmailExists, StoreUnavailable
 
 AT_ONCE = 32

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from service.accounts.fields import Email, Name, NewPassword, Password, Picture
-from service.accounts.users import User
+from service.accounts.user import User
 from service.audit.events import Event
 from service.errors import (
     EmailExists,

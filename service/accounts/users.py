@@ -7,34 +7,25 @@ Redis
                        id:<provider>, an identity elsewhere as JSON: issuer, subject, email, linked at (ms),
                        new (email asked for), once.<type> and once.spent (see `once.py`); no TTL
 
-What leads to a record is in `lookups.py`.
+How a record reads is in `user.py`, what leads to it in `lookups.py`, who may have what leads to it in `claims.py`.
 """
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
 
-import orjson
-
+from service.accounts.claims import Claims
 from service.accounts.directory import Directory
 from service.accounts.emails import canonical
-from service.accounts.lookups import Holder, Lookups
-from service.accounts.roles import ADMIN, USER
-from service.clock import Clock
-from service.errors import (
-    EmailExists,
-    Forbidden,
-    IdentityInUse,
-    InvalidOneTimeToken,
-    ServiceError,
-    StoreUnavailable,
-)
+from service.accounts.lookups import Lookups
+from service.accounts.roles import USER
+from service.accounts.user import NO_TIME, Identity, Rights, User
+from service.clock import Clock, moment, stamp
+from service.errors import EmailExists, Forbidden, IdentityInUse, InvalidOneTimeToken, ServiceError, StoreUnavailable
 from service.ids import new_id
 from service.store import Command, Script, Store
 
@@ -46,8 +37,6 @@ _LINK = Script(_HERE / "link.lua")
 _REDEEM = Script(_HERE / "redeem.lua")
 _STRIP = Script(_HERE / "strip.lua")
 _UNLINK = Script(_HERE / "unlink.lua")
-_SECOND_LOOKS, _MOMENT = 10, 0.02  # how often, and every how many seconds, at a holder who may be about to give way
-_NO_TIME = datetime.fromtimestamp(0, UTC)
 
 
 class Linking(StrEnum):
@@ -66,75 +55,6 @@ class LastWayIn(Exception):
     """Without this identity nobody could sign in to the account any more."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    """An account elsewhere that signs in here. Issuer and subject are the identity; the email is for display."""
-
-    provider: str
-    issuer: str
-    subject: str
-    email: str | None = None
-    linked_at: datetime = _NO_TIME
-
-    @classmethod
-    def read(cls, provider: str, text: str) -> "Identity":
-        issuer, subject, email, linked = orjson.loads(text)
-        return cls(provider, issuer, subject, email, _time(linked))
-
-    def written(self) -> str:
-        return orjson.dumps([self.issuer, self.subject, self.email, _ms(self.linked_at.timestamp())]).decode()
-
-    def same_as(self, other: "Identity | None") -> bool:
-        return other is not None and (self.issuer, self.subject) == (other.issuer, other.subject)
-
-
-@dataclass(frozen=True)
-class User:
-    """A person's account. `password` is a PHC string, or empty when there is none."""
-
-    id: str
-    email: str
-    password: str = field(default="", repr=False)
-    email_verified: bool = False
-    first_name: str | None = None
-    last_name: str | None = None
-    name: str | None = None
-    picture: str | None = None
-    roles: tuple[str, ...] = (USER,)
-    provider: str = "local"
-    active: bool = True
-    created_at: datetime = _NO_TIME
-    updated_at: datetime = _NO_TIME
-    last_login_at: datetime | None = None
-    identities: tuple[Identity, ...] = ()
-    new_email: str | None = None
-    leaving_since: datetime | None = None  # when its deletion began
-
-    @property
-    def leaving(self) -> bool:
-        """Whether its deletion has begun."""
-        return self.leaving_since is not None
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether they are an admin who can act."""
-        return self.active and ADMIN in self.roles
-
-    @property
-    def display_name(self) -> str | None:
-        """The name as given, else first and last name together."""
-        return self.name or " ".join(filter(None, (self.first_name, self.last_name))) or None
-
-
-@dataclass(frozen=True)
-class Rights:
-    """What an access token says of an account that may be used."""
-
-    id: str
-    email: str
-    roles: tuple[str, ...]
-
-
 class Users:
     """Finds, makes and changes accounts."""
 
@@ -142,51 +62,20 @@ class Users:
         self._store = store
         self._clock = clock
         self._lookups = lookups
+        self._claims = Claims(lookups, self.find)
         self._directory = Directory(store)
 
     def reading(self, user_id: str) -> Command:
-        """The command whose reply `read` understands."""
+        """The command whose reply `User.read` understands."""
         return ("HGETALL", _key(user_id))
 
-    def read(self, user_id: str, record: dict[str, str]) -> User | None:
-        """The user of a record, `None` if there is none."""
-        if "email" not in record:
-            return None
-        linked = sorted([name for name in record if name.startswith("id:")])
-        return User(
-            id=user_id,
-            email=record["email"],
-            password=record.get("pw", ""),
-            email_verified="ok" in record,
-            first_name=record.get("first"),
-            last_name=record.get("last"),
-            name=record.get("name"),
-            picture=record.get("pic"),
-            roles=tuple(record.get("roles", USER).split()),
-            provider=record.get("via", "local"),
-            active="off" not in record,
-            created_at=_time(record["at"]),
-            updated_at=_time(record.get("up", record["at"])),
-            last_login_at=_time(record["in"]) if "in" in record else None,
-            new_email=record.get("new"),
-            identities=tuple([Identity.read(name[3:], record[name]) for name in linked]),
-            leaving_since=_time(record["gone"].partition(" ")[0]) if "gone" in record else None,
-        )
-
     def reading_rights(self, user_id: str) -> Command:
-        """The command whose reply `rights` understands: a refresh needs no more of the record."""
-        return ("HMGET", _key(user_id), "email", "roles", "off")
-
-    def rights(self, user_id: str, reply: list[str | None]) -> Rights | None:
-        """What the account may do; `None` where there is none, or it is disabled."""
-        email, roles, off = reply
-        if email is None or off is not None:
-            return None
-        return Rights(user_id, email, tuple((roles or USER).split()))
+        """The command whose reply `Rights.read` understands: a refresh needs no more of the record."""
+        return ("HMGET", _key(user_id), *Rights.FIELDS)
 
     def entering(self, user: User) -> list[Command]:
         """The commands that enter a user, as the record is or is going to be, into the directory."""
-        return self._directory.entering(user.id, int(_ms(user.created_at.timestamp())), user.roles, user.active)
+        return self._directory.entering(user.id, stamp(user.created_at), user.roles, user.active)
 
     async def find_all(self, user_ids: Iterable[str]) -> list[User | None]:
         """Several users in one round trip, in this order."""
@@ -194,10 +83,11 @@ class Users:
         if not user_ids:
             return []
         records = await self._store.run(*map(self.reading, user_ids))
-        return [self.read(user_id, record) for user_id, record in zip(user_ids, records, strict=True)]
+        return [User.read(user_id, record) for user_id, record in zip(user_ids, records, strict=True)]
 
     async def find(self, user_id: str) -> User | None:
-        return self.read(user_id, await self._store.one(self.reading(user_id)))
+        """The user with this id."""
+        return User.read(user_id, await self._store.one(self.reading(user_id)))
 
     async def id_of(self, email: str) -> str | None:
         """The id that an email leads to; the caller reads the user and compares the email."""
@@ -228,13 +118,10 @@ class Users:
         Raises `EmailExists` or `IdentityInUse`.
         """
         user = self._new(user)
-        lookup = await self._lookups.email(user.email)
-        taken = EmailExists()
-        claimed: dict[str, ServiceError] = {}
-        claimed[await self._claim(lookup, user.id, lambda found: found.email == user.email, taken)] = taken
+        claimed: dict[str, ServiceError] = {await self._claims.email(user.id, user.email): EmailExists()}
         try:
             for identity in user.identities:
-                claimed[await self._claim_identity(user.id, identity)] = IdentityInUse()
+                claimed[await self._claims.identity(user.id, identity)] = IdentityInUse()
         except IdentityInUse:
             for lookup in claimed:
                 await self._lookups.release(lookup, user.id)
@@ -280,42 +167,33 @@ class Users:
         existing = next((held for held in user.identities if held.provider == identity.provider), None)
         if existing and not identity.same_as(existing):
             raise IdentityInUse("The account already has another identity of this provider; unlink it first")
-        lookup = await self._claim_identity(user.id, identity)
+        lookup = await self._claims.identity(user.id, identity)
         field_name, seen = "id:" + identity.provider, existing.written() if existing else ""
-        linking = _LINK(
-            _key(user.id),
-            field_name,
-            seen or identity.written(),
-            seen,
-            int(user.email_verified),
-            who,
-            _ms(self._clock.now()),
-        )
+        written, verified = seen or identity.written(), int(user.email_verified)
+        linking = _LINK(_key(user.id), field_name, written, seen, verified, who, self._stamp())
         if await self._store.one(linking, durable=True) != "linked":
             raise IdentityInUse("The account has changed meanwhile; please try again")
         if not await self._lookups.settle(lookup, user.id):
-            await self._store.one(_UNLINK(_key(user.id), field_name, _ms(self._clock.now())))
+            await self._store.one(_UNLINK(_key(user.id), field_name, self._stamp()))
             raise IdentityInUse
-        if (current := await self.find(user.id)) is None or current.leaving:
-            # The deletion that has come in between may have released the lookup before it was made permanent.
-            await self._lookups.release(lookup, user.id)
+        if await self._left_with(lookup, user.id):
             raise IdentityInUse("The account has changed meanwhile; please try again")
 
     async def unlink(self, user_id: str, provider: str) -> None:
         """Take an identity from a user who has it; raises `LastWayIn`."""
-        match await self._store.one(_UNLINK(_key(user_id), "id:" + provider, _ms(self._clock.now())), durable=True):
+        match await self._store.one(_UNLINK(_key(user_id), "id:" + provider, self._stamp()), durable=True):
             case ["unlinked", identity]:
-                await self._release(user_id, Identity.read(provider, identity))
+                await self._claims.release_identity(user_id, Identity.read(provider, identity))
             case ["last"]:
                 raise LastWayIn
 
     async def strip(self, user_id: str) -> bool:
         """Take every way in from an account whose email was never verified; false if it has been meanwhile."""
-        answer = await self._store.one(_STRIP(_key(user_id), _ms(self._clock.now())), durable=True)
+        answer = await self._store.one(_STRIP(_key(user_id), self._stamp()), durable=True)
         if answer[0] != "stripped":
             return False
         for identity in answer[1:]:
-            await self._release(user_id, Identity.read("", identity))
+            await self._claims.release_identity(user_id, Identity.read("", identity))
         return True
 
     async def change(self, user_id: str, *, password_was: str | None = None, **fields: str | None) -> bool:
@@ -324,7 +202,7 @@ class Users:
         With `password_was` nothing changes unless that still is the stored password; then false, too.
         """
         guard = ("", "") if password_was is None else ("pw", password_was)
-        return await self.change_if(user_id, guard, {"up": _ms(self._clock.now()), **fields})
+        return await self.change_if(user_id, guard, {"up": self._stamp(), **fields})
 
     async def change_if(self, user_id: str, only_if: tuple[str, str], fields: dict[str, str | None]) -> bool:
         """Change fields while another still has its value; false when it has not, or the user is gone."""
@@ -340,11 +218,11 @@ class Users:
         self, user_id: str, token_field: str, digest: str, fields: dict[str, str | None], proves_owner: bool
     ) -> bool:
         """Change fields in exchange for a one-time token, once; false if it is not good. Only `once.py` asks."""
-        pairs = _flat({"up": _ms(self._clock.now()), **fields})
+        pairs = _flat({"up": self._stamp(), **fields})
         command = _REDEEM(_key(user_id), token_field, digest, secrets.randbits(63), int(proves_owner), *pairs)
         verdict, *identities = await self._store.one(command, durable=True)
         for identity in identities:
-            await self._release(user_id, Identity.read("", identity))
+            await self._claims.release_identity(user_id, Identity.read("", identity))
         return bool(verdict == "taken")
 
     @asynccontextmanager
@@ -354,10 +232,9 @@ class Users:
         The new lookup is there for good before the record says so. A crash in between leaves one that leads nowhere,
         which gives way; a record that no lookup leads to never comes about. Raises `EmailExists`.
         """
-        lookup, taken = await self._lookups.email(email), EmailExists()
-        await self._claim(lookup, user.id, lambda found: found.email == email, taken)
+        lookup = await self._claims.email(user.id, email)
         if not await self._lookups.settle(lookup, user.id):
-            raise taken
+            raise EmailExists
         try:
             yield
         except StoreUnavailable:
@@ -370,12 +247,10 @@ class Users:
         if not await self._lookups.settle(lookup, user.id):
             # Somebody registered with it in the moment when the lookup led nowhere: who has the lookup has the email.
             await self.change_if(user.id, ("email", email), {"email": user.email})
-            raise taken
+            raise EmailExists
         if user.email != email:
-            await self._lookups.release(await self._lookups.email(user.email), user.id)
-        if (current := await self.find(user.id)) is None or current.leaving:
-            # The deletion that has come in between may have released the lookup before it was made permanent.
-            await self._lookups.release(lookup, user.id)
+            await self._claims.release_email(user.id, user.email)
+        if await self._left_with(lookup, user.id):
             raise InvalidOneTimeToken
 
     async def administer(
@@ -399,7 +274,7 @@ class Users:
             active=user.active if active is None else active,
             email_verified=user.email_verified if email_verified is None else email_verified,
         )
-        fields: dict[str, str | None] = {**dict.fromkeys(ending), "up": _ms(self._clock.now())}
+        fields: dict[str, str | None] = {**dict.fromkeys(ending), "up": self._stamp()}
         if email_verified is not None:
             fields["ok"] = "1" if email_verified else None
         change = _ADMINISTER(
@@ -408,7 +283,7 @@ class Users:
             *(" ".join(after.roles), _off(after)),
             *_flat(fields),
         )
-        created = int(_ms(user.created_at.timestamp()))
+        created = stamp(user.created_at)
         entering = self._directory.gaining(
             user.id,
             created,
@@ -428,10 +303,10 @@ class Users:
         if not (removing := self._directory.losing(user.id, lost, USER in user.roles, enabled)):
             return
         record = (await self._store.run(*removing, self.reading(user.id)))[-1]
-        current = self.read(user.id, record)
+        current = User.read(user.id, record)
         if current is None or current.leaving or (current.roles, current.active) == (user.roles, user.active):
             return
-        created = int(_ms(user.created_at.timestamp()))
+        created = stamp(user.created_at)
         not_user = USER not in current.roles
         if again := self._directory.gaining(user.id, created, current.roles, not_user, disabled=not current.active):
             await self._store.run(*again)
@@ -453,19 +328,19 @@ class Users:
         The user as the record stays from now on, `None` if there is none; and whether it is this call that began.
         Raises `Changed` if the user has other roles now, or has been disabled or enabled.
         """
-        mark = f"{_ms(self._clock.now())} {new_id()}"
+        mark = f"{self._stamp()} {new_id()}"
         dooming = _DOOM(_key(user.id), mark, " ".join(user.roles), _off(user))
         verdict, *fields = await self._store.one(dooming, durable=True)
         if verdict == "differs":
             raise Changed
-        found = self.read(user.id, dict(zip(fields[::2], fields[1::2], strict=True)))
+        found = User.read(user.id, dict(zip(fields[::2], fields[1::2], strict=True)))
         return found, verdict == "began"
 
     async def release(self, user: User) -> None:
         """Give up every lookup that leads to a user, so that others may have the email and the identities."""
-        await self._lookups.release(await self._lookups.email(user.email), user.id)
+        await self._claims.release_email(user.id, user.email)
         for identity in user.identities:
-            await self._release(user.id, identity)
+            await self._claims.release_identity(user.id, identity)
 
     async def erase(self, user: User) -> None:
         """Remove the record, and then its places in the directory."""
@@ -478,46 +353,17 @@ class Users:
 
     def noting_login(self, user_id: str) -> Command:
         """The command that notes a sign-in, to travel with another."""
-        return _CHANGE(_key(user_id), "", "", "in", _ms(self._clock.now()))
+        return _CHANGE(_key(user_id), "", "", "in", self._stamp())
 
-    async def _claim(self, lookup: str, user_id: str, leads: Callable[[User], bool], taken: ServiceError) -> str:
-        """Claim a lookup, also from a holder to whom it does not lead; raises `taken` where it does.
+    async def _left_with(self, lookup: str, user_id: str) -> bool:
+        """Whether the account has gone meanwhile, or is going; then the lookup goes as well.
 
-        That is a registration which was cut off, one under way, which then finds at its end that it came second, or an
-        account that is gone.
+        The deletion may have released the lookup before it was made permanent.
         """
-        if await self._lookups.claim(lookup, user_id):
-            return lookup
-        holder = await self._lookups.holder(lookup)
-        found = await self.find(holder.user_id) if holder else None
-        if (found and leads(found)) or not await self._lookups.claim(lookup, user_id, instead_of=holder):
-            raise taken
-        if holder and found and not await self._leads_nowhere(holder, leads):
-            await self._lookups.give_back(lookup, user_id, holder)
-            raise taken
-        return lookup
-
-    async def _leads_nowhere(self, holder: Holder, leads: Callable[[User], bool]) -> bool:
-        """Whether a lookup that was claimed from its holder still leads nowhere.
-
-        The holder may have been about to write the record that it leads to. Written before the claim, it stands.
-        Written after it, the holder finds the lookup gone and takes the record back, which is waited for.
-        """
-        for _ in range(_SECOND_LOOKS):
-            found = await self.find(holder.user_id)
-            if found is None or not leads(found):
-                return True
-            await asyncio.sleep(_MOMENT)
-        return False
-
-    async def _claim_identity(self, user_id: str, identity: Identity) -> str:
-        lookup = await self._lookups.identity(identity.issuer, identity.subject)
-        return await self._claim(
-            lookup, user_id, lambda found: any(identity.same_as(held) for held in found.identities), IdentityInUse()
-        )
-
-    async def _release(self, user_id: str, identity: Identity) -> None:
-        await self._lookups.release(await self._lookups.identity(identity.issuer, identity.subject), user_id)
+        if (current := await self.find(user_id)) is not None and not current.leaving:
+            return False
+        await self._lookups.release(lookup, user_id)
+        return True
 
     def _new(self, user: User) -> User:
         now = self._now()
@@ -525,7 +371,7 @@ class Users:
             user,
             id=new_id(),
             email=canonical(user.email),
-            created_at=now if user.created_at == _NO_TIME else user.created_at,
+            created_at=now if user.created_at == NO_TIME else user.created_at,
             updated_at=now,
             identities=tuple(replace(identity, linked_at=now) for identity in user.identities),
         )
@@ -533,28 +379,14 @@ class Users:
     @staticmethod
     def _recording(user: User) -> Command:
         """The command that writes a new user's record, for which there are places in the directory already."""
-        return ("HSET", _key(user.id), *_pairs(user))
+        return ("HSET", _key(user.id), *user.written())
 
     def _now(self) -> datetime:
-        return _time(_ms(self._clock.now()))
+        return moment(self._stamp())
 
-
-def _pairs(user: User) -> list[str]:
-    fields = {
-        "email": user.email,
-        "pw": user.password,
-        "ok": "1" if user.email_verified else None,
-        "first": user.first_name,
-        "last": user.last_name,
-        "name": user.name,
-        "pic": user.picture,
-        "roles": " ".join(user.roles) if user.roles != (USER,) else None,
-        "via": user.provider if user.provider != "local" else None,
-        "off": None if user.active else "1",
-        "at": _ms(user.created_at.timestamp()),
-        **{"id:" + identity.provider: identity.written() for identity in user.identities},
-    }
-    return [part for name, value in fields.items() if value for part in (name, value)]
+    def _stamp(self) -> str:
+        """Now, as records have it."""
+        return str(round(self._clock.now() * 1000))
 
 
 def _flat(fields: dict[str, str | None]) -> Iterator[str]:
@@ -562,19 +394,10 @@ def _flat(fields: dict[str, str | None]) -> Iterator[str]:
         yield from (name, value or "")
 
 
-def _off(user: User) -> str:
-    """The field `off`, as `administer.lua` and `doom.lua` compare it."""
-    return "" if user.active else "1"
-
-
 def _key(user_id: str) -> str:
     return f"user:{{{user_id}}}"
 
 
-def _ms(seconds: float) -> str:
-    return str(round(seconds * 1000))
-
-
-@lru_cache(maxsize=8192)  # whoever asks for their account asks again
-def _time(ms: str) -> datetime:
-    return datetime.fromtimestamp(int(ms) / 1000, UTC)
+def _off(user: User) -> str:
+    """The field `off`, as `administer.lua` and `doom.lua` compare it."""
+    return "" if user.active else "1"

@@ -18,7 +18,8 @@ from service.accounts.deletion import Deletion
 from service.accounts.directory import Directory, Place
 from service.accounts.once import Purpose
 from service.accounts.roles import ADMIN, Roles
-from service.accounts.users import Changed, User, Users
+from service.accounts.user import User
+from service.accounts.users import Changed, Users
 from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client

@@ -31,7 +31,8 @@ from service.accounts.deletion import Deletion
 from service.accounts.directory import Directory
 from service.accounts.lookups import Lookups
 from service.accounts.once import Once
-from service.accounts.users import User, Users
+from service.accounts.user import User
+from service.accounts.users import Users
 from service.apikeys.keys import ApiKeys, Held
 from service.audit.events import Event
 from service.audit.trail import Audit

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from service.accounts.roles import Roles
+from service.accounts.user import User
 from service.accounts.users import Users
 from service.clock import Clock
 from service.errors import Forbidden, InvalidApiKey, ServiceError, TooManyKeys
@@ -144,7 +145,7 @@ class ApiKeys:
         if not _lives(record, now * 1000):
             raise InvalidApiKey
         user_id = record["user"]
-        owner = self._users.read(user_id, await self._store.glance(*self._users.reading(user_id)))
+        owner = User.read(user_id, await self._store.glance(*self._users.reading(user_id)))
         if owner is None or not owner.active:
             raise InvalidApiKey
         self._used[digest] = now
@@ -230,7 +231,7 @@ class ApiKeys:
         """
         await self._check.still(owner)
         entry, found = await self._store.run(("HGET", _list(owner.user_id), key_id), self._users.reading(owner.user_id))
-        user = self._users.read(owner.user_id, found)
+        user = User.read(owner.user_id, found)
         if entry is None or user is None or not user.active:
             raise Forbidden("The account is disabled or gone, or its keys have just been revoked")
 

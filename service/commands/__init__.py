@@ -17,7 +17,7 @@ from typing import Any
 from service import __version__, logs
 from service.accounts.emails import InvalidEmail, canonical
 from service.accounts.roles import ADMIN, USER
-from service.accounts.users import User
+from service.accounts.user import User
 from service.admin.administration import COMMAND_LINE
 from service.app import assemble, close
 from service.audit.events import Event

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from service.accounts.emails import InvalidEmail, canonical
-from service.accounts.users import User
+from service.accounts.user import User
 from service.admin.administration import COMMAND_LINE
 from service.audit.events import Event
 from service.audit.own import own

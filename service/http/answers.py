@@ -8,7 +8,7 @@ from typing import Any, overload
 import orjson
 from aiohttp import web
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.http import shapes
 from service.http.response import Answer
 from service.parts import Parts, parts

@@ -18,7 +18,7 @@ from functools import wraps
 
 from aiohttp import hdrs, web
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.apikeys.keys import PREFIX
 from service.client import Client
 from service.errors import Forbidden, InvalidApiKey, InvalidToken, NoToken, NotSignedIn

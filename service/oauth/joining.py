@@ -18,7 +18,8 @@ from datetime import timedelta
 
 from service import metrics
 from service.accounts.emails import LONGEST, InvalidEmail, canonical
-from service.accounts.users import Identity, LastWayIn, Linking, User, Users
+from service.accounts.user import Identity, User
+from service.accounts.users import LastWayIn, Linking, Users
 from service.apikeys.keys import ApiKeys
 from service.audit.events import Event
 from service.audit.trail import Audit

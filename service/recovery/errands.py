@@ -7,7 +7,8 @@ whatever the answer, and a one-time token exists only from the moment its letter
 from collections.abc import Iterable
 
 from service.accounts.once import Once, Purpose
-from service.accounts.users import User, Users
+from service.accounts.user import User
+from service.accounts.users import Users
 from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client

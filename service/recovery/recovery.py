@@ -8,7 +8,8 @@ nothing; a pending change is the field `new` of the user's record.
 from service.accounts.emails import masked
 from service.accounts.once import NONE_LEFT, Found, Once, Purpose
 from service.accounts.passwords import Passwords
-from service.accounts.users import User, Users
+from service.accounts.user import User
+from service.accounts.users import Users
 from service.apikeys.keys import ApiKeys
 from service.audit.events import Event
 from service.audit.trail import Audit

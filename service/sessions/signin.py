@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from service import metrics
 from service.accounts.once import NONE_LEFT
 from service.accounts.passwords import Passwords
-from service.accounts.users import Rights, User, Users
+from service.accounts.user import Rights, User
+from service.accounts.users import Users
 from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client
@@ -156,7 +157,7 @@ class SignIn:
             # Each time that one token is recovered it brings another generation.
             replay = Replay(family.verdict, client, family.began, family.token.generation - token.generation - 1)
             await self._tell_replay(event, token, replay)
-        if (rights := self._users.rights(token.user_id, found)) is None:
+        if (rights := Rights.read(token.user_id, found)) is None:
             await self.end(token.user_id, token.session_id, EndReason.ACCOUNT_DISABLED, client)
             raise SessionEnded(reason=EndReason.ACCOUNT_DISABLED)
         return Tokens(*await self._tokens(rights, family))
@@ -242,7 +243,7 @@ class SignIn:
         epoch, record, kept = await self._store.run(
             self._families.reading_epoch(user_id), self._users.reading(user_id), self._places.reading(email, client)
         )
-        return int(epoch or 0), self._users.read(user_id, record), self._places.read(kept)
+        return int(epoch or 0), User.read(user_id, record), self._places.read(kept)
 
     async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client, seen: Seen) -> SignedIn:
         family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))

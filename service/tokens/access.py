@@ -16,7 +16,7 @@ import jwt
 import orjson
 
 from service.accounts.roles import Roles
-from service.accounts.users import Rights, User
+from service.accounts.user import Rights, User
 from service.clock import Clock
 from service.errors import InvalidToken, TokenExpired
 from service.ids import is_id, new_id

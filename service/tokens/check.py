@@ -1,6 +1,7 @@
 """Is this access token still good? Its signature and claims, then one look at the sessions of its user."""
 
-from service.accounts.users import User, Users
+from service.accounts.user import User
+from service.accounts.users import Users
 from service.errors import InvalidToken, TokenRevoked, TokenStale
 from service.sessions.families import Families, Standing
 from service.tokens.access import AccessTokens, Principal
@@ -34,7 +35,7 @@ class Check:
             principal.user_id, principal.session_id, principal.jti, self._users.reading(principal.user_id)
         )
         _decide(principal, standing)
-        if (user := self._users.read(principal.user_id, record)) is None:
+        if (user := User.read(principal.user_id, record)) is None:
             raise InvalidToken("The account is gone")
         return principal, user
 

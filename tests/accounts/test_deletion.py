@@ -9,7 +9,8 @@ import pytest
 from service.accounts.deletion import Deletion
 from service.accounts.lookups import Lookups
 from service.accounts.once import Purpose
-from service.accounts.users import Identity, Linking, User, Users
+from service.accounts.user import Identity, User
+from service.accounts.users import Linking, Users
 from service.audit.events import Event
 from service.audit.trail import Wanted
 from service.client import Client

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from service.accounts.once import NONE_LEFT, Purpose
-from service.accounts.users import Identity, User
+from service.accounts.user import Identity, User
 from service.errors import InvalidOneTimeToken
 from service.store.node import Node
 from tests.conftest import gather

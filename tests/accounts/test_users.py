@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from service.accounts.lookups import Holder, Lookups
-from service.accounts.users import Identity, User, Users
+from service.accounts.user import Identity, User
+from service.accounts.users import Users
 from service.errors import EmailExists, IdentityInUse, StoreUnavailable
 from service.ids import new_id
 from service.vault import Vault

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from service import errors
-from service.accounts.users import Identity, User
+from service.accounts.user import Identity, User
 from service.app import make_app
 from service.mail.outbox import Errand
 from service.settings import NAMES, OIDC, OTEL, load

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.settings import ROOT
 from tests.conftest import PASSWORD, in_ci
 

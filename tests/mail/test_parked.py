@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.audit.trail import Wanted
 from service.errors import StoreUnavailable
 from service.store.node import Failed, Node

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.client import Client
 from service.errors import IdentityInUse
 from service.oauth.joining import Joining

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service import settings
-from service.accounts.users import User
+from service.accounts.user import User
 from service.app import look_after
 from service.client import Client
 from service.errors import RefreshTokenReused, SessionEnded, TokenRevoked, TokenStale

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.client import Client
 from service.errors import InvalidRefreshToken, StoreUnavailable
 from service.ids import id_text, new_id

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.app import assemble, look_after
 from service.errors import StoreUnavailable
 from service.ids import new_id

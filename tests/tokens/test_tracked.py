@@ -6,7 +6,7 @@ import time
 import pytest
 from redis.asyncio import Redis
 
-from service.accounts.users import User
+from service.accounts.user import User
 from service.client import Client
 from service.errors import TokenRevoked, TokenStale
 from service.sessions.families import EndReason
