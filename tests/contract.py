@@ -107,7 +107,7 @@ def published(app: web.Application) -> Published:
     """What this application publishes; made once for each set of routes."""
     routes = frozenset((path, method) for path, method, _ in openapi.told(app))
     if routes not in _published:
-        _published[routes] = Published(orjson.loads(openapi.written(app)[0]))
+        _published[routes] = Published(orjson.loads(openapi.written(app)))
     return _published[routes]
 
 

@@ -5,7 +5,7 @@
     @Contract(takes=Credentials, gives={200: shapes.SignedIn}, raises=(InvalidCredentials,), limits=("login",))
     async def login(request): ...
 
-It wraps nothing, so a request pays nothing for it; `openapi.py` reads it.
+It wraps nothing, so a request pays nothing for it; `openapi/` reads it.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ H = TypeVar("H", bound=Callable[..., Any])
 Schema = Mapping[str, Any]
 TEXT: Schema = {"type": "string"}
 
-# What may prove who one is, by the names of the security schemes in `openapi.py`.
+# What may prove who one is, by the names of the security schemes in `openapi/security.py`.
 BEARER, API_KEY, METRICS = "bearer", "apiKey", "metricsToken"
 COOKIE, REFRESH, BROWSER, CSRF = "accessTokenCookie", "refreshTokenCookie", "browserCookie", "csrfToken"
 

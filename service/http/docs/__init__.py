@@ -1,6 +1,7 @@
 """The documentation: all calls as OpenAPI, and a page to read and try them. Nothing of it comes from elsewhere."""
 
 import asyncio
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +34,7 @@ async def document(request: web.Request) -> web.Response:
     """All of this as OpenAPI 3.1."""
     state = parts(request).state
     if (made := state.openapi) is None:
-        made = state.openapi = await asyncio.to_thread(openapi.written, request.app)  # forty milliseconds, once
+        made = state.openapi = await asyncio.to_thread(_openapi, request.app)  # forty milliseconds, once
     return _unless_known(request, *made, "application/json")
 
 
@@ -67,8 +68,16 @@ def _file(request: web.Request, name: str, kind: str) -> web.Response:
 
 @cache
 def _read(name: str) -> tuple[bytes, str]:
-    body = (_HERE / name).read_bytes()
-    return body, openapi.etag(body)
+    return _with_etag((_HERE / name).read_bytes())
+
+
+def _openapi(app: web.Application) -> tuple[bytes, str]:
+    return _with_etag(openapi.written(app))
+
+
+def _with_etag(body: bytes) -> tuple[bytes, str]:
+    """A body, and the name of this version of it (RFC 9110, section 8.8.3)."""
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def _unless_known(request: web.Request, body: bytes, etag: str, kind: str) -> web.Response:
