@@ -27,7 +27,7 @@ from service.accounts.passwords import ARGON2ID, Passwords, load_common
 from service.app import assemble, close, look_after, make_app
 from service.http.access_log import AccessLog
 from service.limits import policies
-from service.parts import Parts
+from service.parts import PARTS, Parts
 from service.settings import CONFIG, Settings, duration, load
 from service.store import Single, Topology, connect
 from tests import contract, log_watch
@@ -195,6 +195,34 @@ def connecting(request: pytest.FixtureRequest) -> Connect:
 
 
 @pytest.fixture
+async def redis(connecting: Connect) -> AsyncIterator[Redis]:
+    """Redis as an onlooker sees it."""
+    client = connecting()
+    yield client
+    await client.aclose()
+
+
+async def all_that_is_in(redis: Redis) -> dict[str, Any]:
+    """Every key in Redis, and what it holds."""
+    found = {}
+    async for key in redis.scan_iter():
+        match await redis.type(key):
+            case "string":
+                found[key] = await redis.get(key)
+            case "hash":
+                found[key] = await redis.hgetall(key)
+            case "zset":
+                found[key] = await redis.zrange(key, 0, -1, withscores=True)
+            case "set":
+                found[key] = await redis.smembers(key)
+            case "list":
+                found[key] = await redis.lrange(key, 0, -1)
+            case "stream":
+                found[key] = await redis.xrange(key)
+    return found
+
+
+@pytest.fixture
 def connecting_for_real(redis_server: RedisServer) -> Connect:
     """Makes clients of a real Redis only, for what fakeredis cannot show."""
     return lambda: connect(redis_server.url)
@@ -333,6 +361,11 @@ class Browser:
 
     async def login(self, email: str = "ada@example.org", password: str = PASSWORD, **kwargs: Any) -> "Answer":
         return await self("POST", "/api/auth/login", {"email": email, "password": password}, **kwargs)
+
+
+def parts_of(browser: Browser) -> Parts:
+    """The parts of the instance that a browser looks at."""
+    return browser.client.server.app[PARTS]
 
 
 class Answer:

@@ -26,14 +26,6 @@ def at_once(monkeypatch):
 
 
 @pytest.fixture
-async def redis(connecting):
-    """Redis as an onlooker sees it."""
-    client = connecting()
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 async def ada(parts) -> User:
     """An admin with an identity and a session, beside one who is disabled and no `user`."""
     made = await parts.users.register(

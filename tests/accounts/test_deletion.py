@@ -18,44 +18,18 @@ from service.errors import IdentityInUse, InvalidOneTimeToken, NotFound, Service
 from service.http.body import arrived
 from service.sessions.families import Families
 from service.vault import Vault
-from tests.conftest import PASSWORD, gather
+from tests.conftest import PASSWORD, all_that_is_in, gather
 
 HERE = Client("192.0.2.7", "curl/8")
 GITHUB = Identity("github", "https://github.example", "4711", "ada@example.org")
 
 
-@pytest.fixture
-async def redis(connecting):
-    """Redis as an onlooker sees it."""
-    client = connecting()
-    yield client
-    await client.aclose()
-
-
 async def everything(redis) -> dict[str, object]:
     """Every key and what it holds, but for what expires by itself and names nobody."""
-    found: dict[str, object] = {}
-    async for key in redis.scan_iter():
-        if (
-            key == "outbox"
-            or key.startswith(("limit:", "known:", "browser:", "burst:", "signals:"))
-            or key in ("audit-trail", "signing-keys", "lookup-key")
-        ):
-            continue
-        match await redis.type(key):
-            case "string":
-                found[key] = await redis.get(key)
-            case "hash":
-                found[key] = await redis.hgetall(key)
-            case "zset":
-                found[key] = await redis.zrange(key, 0, -1)
-            case "set":
-                found[key] = await redis.smembers(key)
-            case "list":
-                found[key] = await redis.llen(key)
-            case "stream":
-                found[key] = await redis.xlen(key)
-    return found
+    shared = ("outbox", "audit-trail", "signing-keys", "lookup-key")
+    passing = ("limit:", "known:", "browser:", "burst:", "signals:")
+    kept = await all_that_is_in(redis)
+    return {key: what for key, what in kept.items() if key not in shared and not key.startswith(passing)}
 
 
 async def posted(redis) -> None:

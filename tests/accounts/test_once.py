@@ -9,8 +9,7 @@ from service.accounts.once import NONE_LEFT, Purpose
 from service.accounts.user import Identity, User
 from service.errors import InvalidOneTimeToken
 from service.store.node import Node
-from tests.conftest import gather
-from tests.oauth.conftest import all_that_is_kept
+from tests.conftest import all_that_is_in, gather
 
 EMAIL = ("email", "ada@example.org")
 ADA = User(id="", email=EMAIL[1], password="$argon2id$old")
@@ -60,10 +59,10 @@ async def test_of_fifty_uses_at_once_over_two_instances_one_succeeds(assembling)
     assert (await one.users.find(ada.id)).password == f"$argon2id${results.index(None)}"
 
 
-async def test_a_token_is_random_and_only_its_digest_is_kept(once, ada, connecting):
+async def test_a_token_is_random_and_only_its_digest_is_kept(once, ada, redis):
     texts = {await once.issue(Purpose.RESET, ada.id, EMAIL) for _ in range(20)}
 
-    kept = await all_that_is_kept(connecting)
+    kept = str(await all_that_is_in(redis))
 
     assert len(texts) == 20
     assert all(len(text) == len("ot_") + 32 and text.startswith("ot_") for text in texts)  # 192 bits
@@ -121,11 +120,11 @@ async def test_a_token_that_was_found_in_time_and_ended_since_is_not_taken(once,
     assert (await parts.users.find(ada.id)).password == "$argon2id$new"
 
 
-async def test_no_token_goes_to_an_address_that_is_not_the_accounts_any_more(once, ada, parts, connecting):
+async def test_no_token_goes_to_an_address_that_is_not_the_accounts_any_more(once, ada, parts, redis):
     await parts.users.change(ada.id, email="new@example.org")
 
     assert await once.issue(Purpose.RESET, ada.id, EMAIL) is None
-    assert "once:" not in await all_that_is_kept(connecting)
+    assert "once:" not in str(await all_that_is_in(redis))
 
 
 async def test_a_disabled_account_takes_no_token(once, ada, parts):

@@ -33,14 +33,6 @@ def users(parts):
     return parts.users
 
 
-@pytest.fixture
-async def redis(connecting):
-    """Redis as an onlooker sees it."""
-    client = connecting()
-    yield client
-    await client.aclose()
-
-
 class Crash(Exception):
     """The process is gone."""
 

@@ -7,14 +7,6 @@ from tests.conftest import PASSWORD
 
 
 @pytest.fixture
-async def redis_of(connecting):
-    """Redis as an onlooker sees it."""
-    client = connecting()
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 def joined(serving, browser, parts):
     """A browser whose owner has signed up, with these roles: `await joined("root@example.org", "admin")`."""
 

@@ -268,9 +268,9 @@ async def test_a_disabled_admin_is_not_one_who_remains(joined):
     assert (await root("PATCH", f"/api/admin/users/{root.id}", {"roles": ["user"]})).status == 200
 
 
-async def test_an_entry_that_no_record_bears_out_is_no_admin(joined, redis_of):
+async def test_an_entry_that_no_record_bears_out_is_no_admin(joined, redis):
     root = await joined("root@example.org", "admin")
-    await redis_of.sadd("admins", "x" * 22)
+    await redis.sadd("admins", "x" * 22)
 
     assert (await root("DELETE", f"/api/admin/users/{root.id}")).code == "FORBIDDEN"
 
@@ -442,7 +442,7 @@ async def test_who_has_just_become_an_admin_who_can_act_is_the_last_one_too(join
 
 
 async def test_an_admin_who_is_being_put_out_is_not_counted_again_by_another_change(
-    joined, parts, assembling, meanwhile, redis_of
+    joined, parts, assembling, meanwhile, redis
 ):
     root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org", "admin")
     other = await assembling()
@@ -453,7 +453,7 @@ async def test_an_admin_who_is_being_put_out_is_not_counted_again_by_another_cha
     meanwhile("administer", vouched)
     await parts.administration.change(COMMAND_LINE, ada.id, roles=["user"])
 
-    assert await redis_of.smembers("admins") == {root.id}
+    assert await redis.smembers("admins") == {root.id}
 
 
 async def test_a_role_that_is_given_back_at_the_same_moment_is_found(joined, parts, assembling, meanwhile):

@@ -463,14 +463,6 @@ async def test_a_list_lives_as_long_as_its_last_key(ada, connecting):
 # Whoever is put out while a key is being made
 
 
-@pytest.fixture
-async def redis(connecting):
-    """Redis as an onlooker sees it."""
-    client = connecting()
-    yield client
-    await client.aclose()
-
-
 async def _taken_over(its: Parts, user_id: str) -> None:
     await its.families.end_all(user_id, EndReason.TAKEN_OVER, account_changed=True)
     await its.api_keys.revoke_all(user_id)

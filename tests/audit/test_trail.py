@@ -5,7 +5,6 @@ import re
 import time
 from dataclasses import replace
 
-import pytest
 import structlog
 
 from service.accounts.once import Purpose
@@ -18,14 +17,6 @@ from service.store import Store, reach
 from tests.conftest import PASSWORD, free_port
 
 CLIENT = Client("192.0.2.7", "curl/8")
-
-
-@pytest.fixture
-async def redis(connecting):
-    """Redis as an onlooker sees it."""
-    client = connecting()
-    yield client
-    await client.aclose()
 
 
 async def own(browser, query=""):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.parts import Parts
-from tests.conftest import PASSWORD, Answer, Browser
+from tests.conftest import PASSWORD, Answer, Browser, all_that_is_in
 
 TOKEN_MODE = {"X-Auth-Mode": "token"}
 CHANGED = "another long and private sentence"
@@ -65,25 +65,10 @@ def named(routes: list[Any]) -> Any:
 
 async def snapshot(redis: Any) -> dict[str, Any]:
     """All that Redis holds once the post has done its errands, but for limits, which may count a refused request."""
-    found: dict[str, Any] = {}
     while await redis.xlen("outbox"):
         await asyncio.sleep(0.01)
-    async for key in redis.scan_iter():
-        if not key.startswith("limit:") and key != "outbox":
-            match await redis.type(key):
-                case "hash":
-                    found[key] = await redis.hgetall(key)
-                case "zset":
-                    found[key] = await redis.zrange(key, 0, -1, withscores=True)
-                case "set":
-                    found[key] = await redis.smembers(key)
-                case "list":
-                    found[key] = await redis.llen(key)
-                case "stream":
-                    found[key] = await redis.xlen(key)
-                case _:
-                    found[key] = await redis.get(key)
-    return found
+    kept = await all_that_is_in(redis)
+    return {key: what for key, what in kept.items() if key != "outbox" and not key.startswith("limit:")}
 
 
 class Victim:

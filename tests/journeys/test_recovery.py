@@ -5,8 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from tests.conftest import PASSWORD, Browser
-from tests.oauth.conftest import all_that_is_kept, parts_of
+from tests.conftest import PASSWORD, Browser, all_that_is_in, parts_of
 
 NEW = "another battery & stapled horse"
 TOKENS = {"X-Auth-Mode": "token"}
@@ -263,7 +262,7 @@ async def test_asking_is_limited_for_the_address_it_goes_to(visiting):
     assert other.status == 202
 
 
-async def test_no_token_and_no_link_is_in_redis_or_in_the_log(visiting, mail, connecting):
+async def test_no_token_and_no_link_is_in_redis_or_in_the_log(visiting, mail, redis):
     with capture_logs() as logged:
         browser = await visiting()
         await browser.register()
@@ -271,7 +270,7 @@ async def test_no_token_and_no_link_is_in_redis_or_in_the_log(visiting, mail, co
         await move(browser)
         subjects = [("Verify your email", ADA), ("Set a new password", ADA), ("Confirm your new email", MOVED)]
         tokens = [(await letter(mail, subject, to)).token for subject, to in subjects]
-        kept = await all_that_is_kept(connecting)
+        kept = str(await all_that_is_in(redis))
         await verify(browser, tokens[0])
 
     for token in tokens:

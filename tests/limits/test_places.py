@@ -6,20 +6,13 @@ from service.audit.events import Event
 from service.audit.trail import Wanted
 from service.client import Client
 from service.limits.places import Seen
-from service.parts import PARTS
+from tests.conftest import parts_of
 
 ADA = "ada@example.org"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 CHROME = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
 )
-
-
-@pytest.fixture
-async def redis(connecting):
-    client = connecting()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture
@@ -30,7 +23,7 @@ def signing_in(serving):
     async def sign_in(address: str, user_agent: str, email: str = ADA) -> set[str]:
         its_own = await serving(TRUSTED_PROXIES="127.0.0.1", **({"at": opened[0]} if opened else {}))
         opened.append(its_own)
-        its = its_own.client.server.app[PARTS]
+        its = parts_of(its_own)
         headers = {"X-Forwarded-For": address, "User-Agent": user_agent}
         answer = await its_own.login(email, headers=headers)
         if answer.status == 401:

@@ -5,10 +5,9 @@ import time
 
 import pytest
 
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, parts_of
 from tests.mail.aiosmtpd_server import MailServer, token_of
 from tests.mail.smtp_server import make_certificate
-from tests.oauth.conftest import parts_of
 
 ADA, MOVED, NEW = "ada@example.org", "ada@b\u00fccher.example", "another battery & stapled horse"
 

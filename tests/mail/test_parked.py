@@ -9,9 +9,8 @@ from service.accounts.user import User
 from service.audit.trail import Wanted
 from service.errors import StoreUnavailable
 from service.store.node import Failed, Node
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, parts_of
 from tests.mail.aiosmtpd_server import MailServer, token_of
-from tests.oauth.conftest import parts_of
 
 PARKED = "/api/admin/mail/parked"
 ROOT, ADA = "root@example.org", "ada@example.org"

@@ -1,14 +1,12 @@
 """Providers to sign in at, all on loopback, and a browser that goes there and comes back."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from service.parts import PARTS, Parts
-from tests.conftest import WIDE, Answer, Browser, Connect, Serving
+from tests.conftest import WIDE, Answer, Browser, Serving, parts_of
 from tests.oauth.github import GitHub, Person, email
 from tests.oauth.hostile import Hostile
 from tests.oauth.openid_provider import OpenIDProvider, install
@@ -118,11 +116,6 @@ async def enter(browser: Browser, provider: Any, login: str = "ada", headers: di
     return await come_back(browser, back)
 
 
-def parts_of(browser: Browser) -> Parts:
-    """The parts of the instance that a browser looks at."""
-    return browser.client.server.app[PARTS]
-
-
 async def make_account(browser: Browser, address: str = "ada@example.org", verified: bool = True) -> str:
     """An account with a password, as its maker's browser sees it; its id."""
     made = await browser.register(address)
@@ -135,20 +128,3 @@ async def make_account(browser: Browser, address: str = "ada@example.org", verif
 
 def query_of(address: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(address).query, keep_blank_values=True).items()}
-
-
-async def all_that_is_kept(connect: Connect) -> str:
-    """Every key and value in Redis, as text."""
-    redis = connect()
-    kept = []
-    async for key in redis.scan_iter():
-        read = {
-            "hash": redis.hgetall,
-            "zset": partial(redis.zrange, start=0, end=-1),
-            "set": redis.smembers,
-            "list": partial(redis.lrange, start=0, end=-1),
-            "stream": redis.xrange,
-        }.get(await redis.type(key))
-        kept.append((key, await (read or redis.get)(key)))
-    await redis.aclose()
-    return str(kept)

@@ -3,7 +3,8 @@
 import pytest
 from structlog.testing import capture_logs
 
-from tests.oauth.conftest import APP, JSON, PAGE, all_that_is_kept, come_back, enter, leave, query_of
+from tests.conftest import all_that_is_in
+from tests.oauth.conftest import APP, JSON, PAGE, come_back, enter, leave, query_of
 from tests.oauth.github import Person, email
 from tests.oauth.mischief import an_error, failing
 
@@ -165,7 +166,7 @@ async def test_a_redirect_uri_that_github_does_not_know_comes_back_as_a_failure(
     assert github.called_by_us == 0
 
 
-async def test_codes_and_tokens_of_github_are_neither_logged_nor_kept_nor_told(visiting, github, connecting):
+async def test_codes_and_tokens_of_github_are_neither_logged_nor_kept_nor_told(visiting, github, redis):
     browser = await visiting(github)
     with capture_logs() as logged:
         callback = await github.sign_in(await leave(browser, "github"), "ada-l")
@@ -175,7 +176,7 @@ async def test_codes_and_tokens_of_github_are_neither_logged_nor_kept_nor_told(v
     secrets = [query_of(callback)["code"], query_of(callback)["state"], *github._tokens]
 
     assert {"sessions.session.started", "oauth.exchange_refused"} <= {line["event"] for line in logged}
-    seen = [str(logged), await all_that_is_kept(connecting)]
+    seen = [str(logged), str(await all_that_is_in(redis))]
     seen += [answer.body.decode() + str(answer.headers) for answer in (signed, failed)]
     assert not [(secret, text) for secret in secrets for text in seen if secret in text]
 

@@ -10,7 +10,7 @@ from service.errors import IdentityInUse
 from service.oauth.joining import Joining
 from service.oauth.provider import Person as PersonThere
 from service.sessions.families import EndReason
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, parts_of
 from tests.oauth.conftest import (
     APP,
     PAGE,
@@ -19,7 +19,6 @@ from tests.oauth.conftest import (
     enter,
     leave,
     make_account,
-    parts_of,
 )
 from tests.oauth.github import Person, email
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.conftest import parts_of
 from tests.oauth.conftest import (
     APP,
     JSON,
@@ -12,7 +13,6 @@ from tests.oauth.conftest import (
     come_back,
     enter,
     make_account,
-    parts_of,
     query_of,
 )
 from tests.oauth.github import Person, email

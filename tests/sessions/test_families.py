@@ -35,14 +35,6 @@ def families(parts):
     return parts.families
 
 
-@pytest.fixture
-async def redis(connecting):
-    """Redis as an onlooker sees it."""
-    client = connecting()
-    yield client
-    await client.aclose()
-
-
 async def start(families, user_id=ADA, epoch=0, client=HERE) -> Family:
     return await families.start(user_id, epoch, ("pwd",), client)
 

@@ -8,9 +8,9 @@ from service import metrics
 from service.audit.events import Event
 from service.audit.trail import Wanted
 from service.client import Client
-from service.parts import PARTS
 from service.sessions.replays import Looks, Replay
 from service.sessions.rule import Verdict
+from tests.conftest import parts_of
 
 CHROME = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{}.0.0.0 Safari/537.36"
@@ -56,7 +56,7 @@ async def browser(serving):
 
 @pytest.fixture
 def its(browser):
-    return browser.client.server.app[PARTS]
+    return parts_of(browser)
 
 
 def sent_by(client):

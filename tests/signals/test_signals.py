@@ -2,7 +2,6 @@
 
 import asyncio
 
-import pytest
 import structlog
 
 from service import metrics
@@ -13,29 +12,16 @@ from service.client import Client
 from service.clock import Clock
 from service.errors import StoreUnavailable
 from service.limits import policies
-from service.parts import PARTS
 from service.signals.signals import Agent, Signal, Signals
 from service.store import Store, reach
 from service.vault import Vault
-from tests.conftest import WIDE, free_port, settings_for
+from tests.conftest import WIDE, free_port, parts_of, settings_for
 from tests.faults.proxy import Proxy
 
 ADA, NOBODY = "ada@example.org", "nobody@example.org"
 HERE = Client("192.0.2.7", "curl/8")
 BY_ACCOUNT = WIDE + ",burst-account=5/15m"
 BY_ADDRESS = WIDE + ",burst-address=6/15m"
-
-
-@pytest.fixture
-async def redis(connecting):
-    """Redis as an onlooker sees it."""
-    client = connecting()
-    yield client
-    await client.aclose()
-
-
-def parts_of(browser):
-    return browser.client.server.app[PARTS]
 
 
 async def bursts(*instances):
