@@ -1,7 +1,5 @@
 """One line for each request: what was asked, what it cost, and for whom, without query strings or bodies."""
 
-import re
-
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -12,8 +10,6 @@ from service.http.problems import REQUEST_ID
 from service.http.shedding import ALWAYS_ANSWERED
 
 log = structlog.get_logger("service.access")
-
-_EMAIL = re.compile(r"[^/]*(?:@|%40)[^/]*")
 
 
 class AccessLog(AbstractAccessLogger):
@@ -44,5 +40,10 @@ class AccessLog(AbstractAccessLogger):
 
 def _path(request: web.Request) -> str:
     """The path as it was sent, but for a part of it that may be an email."""
-    path = request.rel_url.raw_path
-    return _EMAIL.sub("***", path) if "@" in path or "%40" in path else path
+    return _without_emails(request.rel_url.raw_path)
+
+
+def _without_emails(path: str) -> str:
+    if "@" not in path and "%40" not in path:
+        return path
+    return "/".join("***" if "@" in part or "%40" in part else part for part in path.split("/"))
