@@ -17,7 +17,7 @@ bring back the list of somebody who is gone. It is a list because Redis sets 4 K
 import asyncio
 import contextvars
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -39,6 +39,7 @@ WAITS = 0.25  # seconds that a request waits for its event to be written
 _KEPT, _KEPT_OF_ONE = 100_000, 1_000
 _KEPT_FOR = 90 * 24 * 3600  # seconds
 _BATCH, _LOOKS = 500, 10  # how many entries a page looks at: so many at once, so often
+_MOST_TOLD = 10_000  # names of what happens once that are remembered
 _TOGETHER = 250  # events written in one round trip at most
 _FIRST = frozenset({Event.USER_REGISTERED, Event.ADMIN_CREATED, Event.SIGNED_IN})
 _EVENTS = {event: metrics.AUDIT_EVENTS.labels(event.value) for event in Event}
@@ -99,11 +100,25 @@ class Audit:
         self._clock = clock
         self._waiting: list[_Entry] = []
         self._writer: asyncio.Task[None] | None = None
+        self._told: dict[tuple[Event, str], None] = {}  # the latest of what happens once
         self.unwritten = 0  # events that are in the log alone
 
     async def record(self, event: Event, **facts: Any) -> None:
         """Tell that something happened, and see it written or wait a moment for it; the facts are those of `note`."""
         await asyncio.wait({self.note(event, **facts)}, timeout=WAITS)
+
+    async def record_once(self, event: Event, of: Iterable[str], **facts: Any) -> None:
+        """The same for what happens once: not where this instance has lately told it of any of these.
+
+        Who may repeat a request with what is worthless by now would otherwise push everybody's events out of the trail.
+        """
+        told = [(event, name) for name in of]
+        if not self._told.keys().isdisjoint(told):
+            return
+        self._told |= dict.fromkeys(told)
+        while len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
+        await self.record(event, **facts)
 
     def note(
         self,

@@ -93,6 +93,9 @@ class Joining:
     async def unlink(self, principal: Principal, provider: str, client: Client) -> None:
         """Take an identity from one's account; raises `Forbidden` when it is the last way in."""
         self.check_recent(principal)
+        user = await self._users.find(principal.user_id)
+        if user is None or not any(held.provider == provider for held in user.identities):
+            return  # nothing to tell of; the name may be anything, and of any length
         try:
             await self._users.unlink(principal.user_id, provider)
         except LastWayIn as error:

@@ -61,6 +61,14 @@ class EndReason(StrEnum):
     REPLACED = "replaced"
 
 
+class Revoked(StrEnum):
+    """What became of a wish to revoke an access token."""
+
+    NOW = "revoked"
+    AGAIN = "again"  # it had been revoked before
+    OVER = "over"  # it was refused anyway: its session has ended, or its time is up
+
+
 _ENDED = {reason: metrics.SESSIONS_ENDED.labels(reason.value) for reason in EndReason}
 _DELETED = metrics.SESSIONS_ENDED.labels("account_deleted")
 _VERDICTS = {verdict: metrics.REFRESHES.labels(verdict) for verdict in (*map(str, Verdict), "ended", "expired")}
@@ -325,13 +333,17 @@ class Families:
         live = session is not None and int(session.split(" ", 2)[1]) > self._clock.now() * 1000
         return Standing(live, revoked is not None, int(epoch or 0))
 
-    async def revoke(self, user_id: str, session_id: str, jti: str, jti_expires: float) -> None:
+    async def revoke(self, user_id: str, session_id: str, jti: str, jti_expires: float) -> Revoked:
         """Revoke one access token; its session lives on. Safe to repeat; nothing to do where the session is over."""
         until = _ms(timedelta(seconds=jti_expires) + self._tolerance)
         command = _REVOKE(_key(user_id), session_id, jti, until, EndReason.REVOKED)
-        self._moment(await self._store.one(command, durable=True))
-        metrics.TOKENS_REVOKED.inc()
-        self._store.insist(command)
+        told, now = await self._store.one(command, durable=True)
+        self._moment(now)
+        if (verdict := Revoked(told)) is Revoked.NOW:
+            metrics.TOKENS_REVOKED.inc()
+        if verdict is not Revoked.OVER:
+            self._store.insist(command)
+        return verdict
 
     async def expiry(self, token: RefreshToken) -> datetime | None:
         """When the session of a refresh token expires; `None` where the token would be refused."""

@@ -170,8 +170,16 @@ class SignIn:
         ended = await self._families.end(user_id, session_id, reason, jti, expires)
         if ended:
             rotations = ended.rotations.get(session_id)
-            session = RefreshToken(user_id, session_id)
-            await self._tell(Event.SESSION_ENDED, session, client, reason=reason, rotations=rotations)
+            of = (session_id,)  # whoever still has a token of it may say so as often as they like
+            await self._audit.record_once(
+                Event.SESSION_ENDED,
+                of,
+                user_id=user_id,
+                session_id=session_id,
+                client=client,
+                reason=reason,
+                rotations=rotations,
+            )
         return bool(ended)
 
     async def end_all(self, user_id: str, reason: EndReason, client: Client) -> None:

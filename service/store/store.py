@@ -21,7 +21,7 @@ import contextvars
 import math
 import re
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -135,7 +135,7 @@ class Store:
         self._wait_replicas = wait_replicas
         self._glances: list[_Glance] = []
         self._flights: set[asyncio.Task[None]] = set()
-        self._insisted: deque[tuple[float, Command]] = deque(maxlen=_MOST_INSISTED)
+        self._insisted: OrderedDict[Command, float] = OrderedDict()  # and when it was, the earliest first
         self._masters: dict[str, str] = {}
         self._owing = False  # a new master has not heard yet what is insisted on
 
@@ -271,7 +271,10 @@ class Store:
 
         Only for what may be said at any later moment: it must end what it names and nothing else.
         """
-        self._insisted.append((time.monotonic(), command))
+        self._insisted[command] = time.monotonic()  # repeated, it takes no place of another
+        self._insisted.move_to_end(command)
+        if len(self._insisted) > _MOST_INSISTED:
+            self._insisted.popitem(last=False)
 
     async def watch(self) -> None:
         """Look at the servers for as long as this runs, so that a new master is noticed at once."""
@@ -553,9 +556,9 @@ class Store:
     async def _say_again(self) -> None:
         """What was ended in the last minute, once more; tried again with the next look if that fails."""
         oldest = time.monotonic() - INSISTS
-        while self._insisted and self._insisted[0][0] < oldest:
-            self._insisted.popleft()
-        commands = tuple(command for _, command in self._insisted)
+        while self._insisted and next(iter(self._insisted.values())) < oldest:
+            self._insisted.popitem(last=False)
+        commands = tuple(self._insisted)
         for start in range(0, len(commands), _TOGETHER):
             try:
                 await self.run(*commands[start : start + _TOGETHER], apart=True)

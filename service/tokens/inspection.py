@@ -10,7 +10,7 @@ from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client
 from service.errors import InvalidRefreshToken, InvalidToken, NotSignedIn
-from service.sessions.families import EndReason, Families
+from service.sessions.families import EndReason, Families, Revoked
 from service.sessions.refresh_tokens import RefreshTokens
 from service.sessions.signin import SignIn
 from service.settings import Settings
@@ -64,9 +64,16 @@ class Inspection:
             access = self._access_tokens.read(text, expired=True)
         except (InvalidToken, InvalidRefreshToken):
             return
-        await self._families.revoke(access.user_id, access.session_id, access.jti, access.expires_at)
-        await self._audit.record(
-            Event.ACCESS_TOKEN_REVOKED, user_id=access.user_id, session_id=access.session_id, client=client
+        match await self._families.revoke(access.user_id, access.session_id, access.jti, access.expires_at):
+            case Revoked.OVER:
+                return
+            case Revoked.NOW:
+                of: tuple[str, ...] = (access.jti,)
+            case Revoked.AGAIN:
+                # The first answer may have been lost, and the event with it. But a session has thousands of tokens.
+                of = access.jti, access.session_id
+        await self._audit.record_once(
+            Event.ACCESS_TOKEN_REVOKED, of, user_id=access.user_id, session_id=access.session_id, client=client
         )
 
     async def _access_token(self, text: str) -> dict[str, Any]:

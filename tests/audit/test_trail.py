@@ -19,6 +19,10 @@ from tests.conftest import PASSWORD, free_port
 CLIENT = Client("192.0.2.7", "curl/8")
 
 
+def bearer(signed):
+    return {"Authorization": f"Bearer {signed['accessToken']}"}
+
+
 async def own(browser, query=""):
     return (await browser("GET", f"/api/auth/events?limit=100{query}")).json["items"]
 
@@ -68,6 +72,35 @@ async def test_api_keys_and_revoked_tokens_are_told(browser):
         ("apikeys.key.created", key["id"]),
     ]
     assert key["apiKey"] not in str(events)
+
+
+async def test_nobody_fills_the_trail_with_what_has_ended_long_ago(browser, serving, parts):
+    """Else whoever has an account, or a token out of an old log, pushes the events of everybody out of it."""
+    signed = (await browser.register(headers={"X-Auth-Mode": "token"})).json
+    gone = (await browser.login(headers={"X-Auth-Mode": "token"})).json
+    phone = await serving(at=browser)
+
+    for _ in range(5):
+        for token in (signed["accessToken"], gone["accessToken"], gone["refreshToken"], gone["accessToken"]):
+            assert (await phone("POST", "/api/auth/revoke", data={"token": token})).status == 200
+        for how in ({"headers": bearer(gone)}, {"json": {"refreshToken": gone["refreshToken"]}}):
+            assert (await phone("POST", "/api/auth/logout", **how)).status == 204
+
+    events, _ = await parts.audit.page(Wanted(signed["user"]["id"]), None, 100)
+    assert sorted(event.type for event in events) == [
+        "accounts.user.registered", "sessions.session.ended", "sessions.session.started", "sessions.session.started",
+        "tokens.access_token.revoked", "tokens.access_token.revoked",
+    ]  # fmt: skip
+
+
+async def test_what_is_not_linked_is_not_told_to_be_unlinked(browser):
+    """Its name may be 8 KB of anything, and the trail keeps a hundred thousand events."""
+    await browser.register()
+
+    for name in ("github", "x" * 7000):
+        assert (await browser("DELETE", f"/api/auth/identities/{name}")).status == 204
+
+    assert [event["type"] for event in await own(browser)] == ["sessions.session.started", "accounts.user.registered"]
 
 
 async def test_what_mails_prove_is_told_without_the_address(browser, parts, redis):

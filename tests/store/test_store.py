@@ -358,6 +358,23 @@ async def test_what_was_insisted_on_is_said_again_to_a_master_that_does_not_know
     assert own_redis.cli("SMEMBERS", "ended") == {"one"}
 
 
+async def test_who_repeats_one_thing_pushes_nothing_out_of_what_is_insisted_on(own_redis, monkeypatch):
+    monkeypatch.setattr("service.store.store._MOST_INSISTED", 2)
+    store = Store(reach(own_redis.url))
+    await store.look_around()
+    store.insist(("SADD", "ended", "one"))
+    for _ in range(5):
+        store.insist(("SADD", "ended", "two"))
+
+    await store._say_again()
+    store.insist(("SADD", "ended", "three"))
+    own_redis.cli("DEL", "ended")
+    await store._say_again()
+    await store.close()
+
+    assert own_redis.cli("SMEMBERS", "ended") == {"two", "three"}
+
+
 async def test_a_look_around_that_goes_wrong_in_an_unknown_way_is_not_the_last(own_redis, monkeypatch):
     store = Store(reach(own_redis.url))
     looked, look_around = asyncio.Event(), store.look_around
