@@ -6,7 +6,8 @@ email only where both sides have verified it.
     the identity is known                                   its account
     email verified there, and here                          the account gets the identity
     email verified there, not here                          whoever made the account is put out, its owner takes it
-    email not verified there, an account has it             `EmailExists`: sign in and link
+    email not verified there, an account has it             `EmailExists`: sign in and link; but where registration
+                                                            does not say so either, `OAuthEmailUnverified`
     email not verified there, no account has it             `OAuthEmailUnverified`
     email verified there, no account has it                 a new account, unless registration is closed
 """
@@ -60,6 +61,7 @@ class Joining:
         audit: Audit,
         *,
         closed: bool = False,
+        says_taken: bool = True,
     ) -> None:
         self._users = users
         self._families = families
@@ -68,6 +70,7 @@ class Joining:
         self._clock = clock
         self._audit = audit
         self._closed = closed
+        self._says_taken = says_taken
 
     async def enter(self, person: Person, provider: str, client: Client) -> SignedIn:
         """Sign a person in; raises `AccountDisabled`, `EmailExists`, `IdentityInUse` or `OAuthEmailUnverified`."""
@@ -120,7 +123,8 @@ class Joining:
         """The account that the email leads to, or a new one; `None` while another request is making it."""
         email = _verified_email(person)
         if email is None:
-            if person.email and await self._taken(person.email):
+            # Anybody can give a provider that proves nothing an email, and so would learn here which have an account.
+            if person.email and self._says_taken and await self._taken(person.email):
                 raise EmailExists("Sign in to the account with this email first, and link the provider there")
             raise OAuthEmailUnverified
         existing = await self._users.find_by_email(email)

@@ -82,6 +82,21 @@ async def test_an_email_that_the_provider_does_not_vouch_for_must_sign_in_and_li
     assert (await parts_of(owner).users.find(user_id)).identities == ()
 
 
+@pytest.mark.parametrize("registration", ["private", "closed"])
+async def test_where_registration_hides_who_has_an_account_a_provider_that_proves_nothing_tells_no_more(
+    visiting, hostile, serving, registration
+):
+    owner = await visiting(hostile, REGISTRATION=registration)
+    await parts_of(owner).users.register(User(id="", email="ada@example.org", email_verified=True))
+
+    refused = []
+    for address in ("ada@example.org", "nobody@example.org"):
+        hostile.claims = {"email": address, "email_verified": False}
+        refused.append(await enter(await serving(at=owner), hostile))
+
+    assert [(answer.status, answer.code) for answer in refused] == [(400, "OAUTH_EMAIL_UNVERIFIED")] * 2
+
+
 async def test_a_person_learns_from_the_address_that_they_must_sign_in_and_link(visiting, hostile, serving):
     await make_account(browser := await visiting(hostile))
     hostile.claims = {"email_verified": False}
