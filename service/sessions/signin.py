@@ -53,7 +53,7 @@ class SignedIn(Tokens):
 
     user: User
     new_device: bool  # one that was not signed in with from there lately; never at the first sign-in to the account
-    seen: Seen  # what was known of the place before
+    seen: Seen | None  # what was known of the place before, where that could be told
 
 
 class _Refused(Exception):
@@ -217,7 +217,7 @@ class SignIn:
         user_id = await self._users.id_of(email)
         proved: str | None = None
         for _ in range(_ATTEMPTS):
-            epoch, user, seen = await self._read(user_id, email, client) if user_id else (0, None, Seen(None))
+            epoch, user, seen = await self._read(user_id, email, client) if user_id else (0, None, None)
             if user and user.email != email:
                 user = None
             phc = user.password if user else ""
@@ -246,14 +246,16 @@ class SignIn:
             raise EmailUnverified
         return user
 
-    async def _read(self, user_id: str, email: str, client: Client) -> tuple[int, User | None, Seen]:
+    async def _read(self, user_id: str, email: str, client: Client) -> tuple[int, User | None, Seen | None]:
         """The epoch, then the user: a change in between makes the epoch too old, never the user. And the place."""
         epoch, record, kept = await self._store.run(
-            self._families.reading_epoch(user_id), self._users.reading(user_id), self._places.reading(email, client)
+            self._families.reading_epoch(user_id),
+            self._users.reading(user_id),
+            hints=[self._places.reading(email, client)],
         )
         return int(epoch or 0), User.read(user_id, record), self._places.read(kept)
 
-    async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client, seen: Seen) -> SignedIn:
+    async def _open(self, user: User, epoch: int, amr: tuple[str, ...], client: Client, seen: Seen | None) -> SignedIn:
         family = await self._families.start(user.id, epoch, amr, client, self._users.noting_login(user.id))
         metrics.sign_in(amr, "success")
         new = self._what_is_new(user, client, seen)
@@ -262,9 +264,9 @@ class SignIn:
         signed_in = replace(user, last_login_at=family.now)
         return SignedIn(*await self._tokens(user, family), signed_in, new_device=bool(new), seen=seen)
 
-    def _what_is_new(self, user: User, client: Client, seen: Seen) -> tuple[str, ...]:
+    def _what_is_new(self, user: User, client: Client, seen: Seen | None) -> tuple[str, ...]:
         """`new_device`, and `new_place` where nobody has signed in to the account from there lately, whatever with."""
-        if user.last_login_at is None or not seen.is_new(client.device):
+        if user.last_login_at is None or seen is None or not seen.is_new(client.device):
             return ()
         metrics.NEW_DEVICES.labels("place" if seen.is_new_place else "device").inc()
         self._signals.note(Signal.NEW_DEVICE)

@@ -14,10 +14,10 @@ or a Cluster, is in `REDIS_URL` (`address.py`) and known to nobody else. From ab
 from service.store.address import Address
 from service.store.commands import Command, Script
 from service.store.node import connect
-from service.store.store import Condition, Store, be_patient, patience
+from service.store.store import LOST, Condition, Lost, Store, be_patient, patience
 from service.store.topology import Single, Topology, reach
 
 __all__ = [
-    "Address", "Command", "Condition", "Script", "Single", "Store", "Topology",
+    "LOST", "Address", "Command", "Condition", "Lost", "Script", "Single", "Store", "Topology",
     "be_patient", "connect", "patience", "reach",
 ]  # fmt: skip

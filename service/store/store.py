@@ -24,7 +24,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 import structlog
@@ -47,7 +48,17 @@ INSISTS = 60.0  # seconds in which a change of master may have lost what was ack
 _MOST_INSISTED = 20_000
 _TOGETHER = 200  # commands said again in one round trip
 _DETOURS = 5  # servers that one command may be sent on to
+_BESIDE = 0.25  # seconds that anybody waits for what nothing depends on, at a server of its own
 _MOMENT = 0.02  # seconds until a key that is on its way has arrived
+
+
+class Lost(Enum):
+    """What stands for a reply that did not come, where there may be none."""
+
+    LOST = "lost"
+
+
+LOST = Lost.LOST
 
 _PASSING = re.compile(
     r"\b(READONLY|LOADING|OOM|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOAUTH|WRONGPASS|NOPERM"
@@ -145,6 +156,7 @@ class Store:
         durable: bool = False,
         once: bool = False,
         apart: bool = False,
+        hints: Iterable[Command] = (),
         aside: Iterable[Command] = (),
     ) -> list[Any]:
         """Send the commands in one round trip to each server they concern, and give their replies in order.
@@ -156,16 +168,19 @@ class Store:
 
         `apart` says that the commands have nothing to do with each other.
 
-        `aside` are commands that travel along, after the others; what becomes of them fails nobody, and their
-        replies are not given.
+        `hints` are reads that nothing depends on. Their replies come after the others, `LOST` in the place of each
+        that did not come; they fail nobody. `aside` are commands that travel along, after the others; what becomes of
+        them fails nobody either, and their replies are not given. In a Cluster nobody waits longer than 0.25 s for
+        either of these.
         """
         # As `_waiting` does, which costs as much as the rest.
         left, began = _left.get(), time.monotonic()
         patience = 2 * ANSWER if left is None else left.seconds
-        aside = tuple(aside)
+        hints, aside = tuple(hints), tuple(aside)
         errand = _Errand(began + patience, durable and self._wait_replicas > 0, once, apart)
+        everything = (*commands, *hints, *aside)
         try:
-            if (node := self._shared(errand)) is not None and all(map(repeatable, everything := (*commands, *aside))):
+            if (node := self._shared(errand)) is not None and all(map(repeatable, everything)):
                 # The first try, as it nearly always goes. After any other the policy has the word, and may ask again.
                 try:
                     replies = await node.send(everything, min(ANSWER, patience))
@@ -173,14 +188,14 @@ class Store:
                     errand.failed = failure
                 else:
                     if not any(isinstance(reply, Exception) for reply in replies):
-                        return replies[: len(commands)]
-            replies = await self._deliver(commands, aside, errand)
+                        return replies[: len(commands) + len(hints)]
+            replies = await self._deliver(commands, errand, hints, aside)
         finally:
             if left is not None:
                 left.seconds -= time.monotonic() - began
             if self._memory is not None:
                 # Whatever came of them: Redis may have done it, and tells us only after it has told the caller.
-                for command in (*commands, *aside):
+                for command in everything:
                     if command[0] not in READS:
                         self._memory.wrote(key_of(command))
         for reply in replies:
@@ -376,7 +391,7 @@ class Store:
         commands = tuple(glance.command for glance in glances)
         try:
             with _waiting() as until:
-                replies = await self._deliver(commands, (), _Errand(until, failed=glances[0].failed))
+                replies = await self._deliver(commands, _Errand(until, failed=glances[0].failed))
         except Exception as error:
             # Whatever it is, it belongs to those who wait; nobody else would ever hear of it.
             replies = [error] * len(glances)
@@ -390,18 +405,32 @@ class Store:
 
     # Delivery
 
-    async def _deliver(self, commands: tuple[Command, ...], aside: tuple[Command, ...], errand: "_Errand") -> list[Any]:
-        """The replies, with an exception in the place of each that failed."""
+    async def _deliver(
+        self,
+        commands: tuple[Command, ...],
+        errand: "_Errand",
+        hints: tuple[Command, ...] = (),
+        aside: tuple[Command, ...] = (),
+    ) -> list[Any]:
+        """The replies, with an exception in the place of each that failed, and then those to the hints."""
         if not self._topology.spread:
-            replies = await self._patiently((*commands, *aside), errand, essential=len(commands))
-            return replies[: len(commands)]
-        slots = [slot_of(command) for command in (*commands, *aside)]
-        if any(self._topology.node(slot) is None for slot in slots):
-            await self._learn(errand.until)
-        servers = [self._topology.node(slot) for slot in slots]
+            everything = (*commands, *hints, *aside)
+            replies = await self._patiently(everything, errand, essential=len(commands))
+            return [*replies[: len(commands)], *map(_if_any, replies[len(commands) : len(commands) + len(hints)])]
+        if hints:
+            replies, found = await asyncio.gather(self._to_each(commands, errand), self._beside(hints, errand))
+            replies += found
+        else:
+            replies = await self._to_each(commands, errand)
+        if aside and not any(isinstance(reply, Exception) for reply in replies):
+            await self._beside(aside, errand)
+        return replies
+
+    async def _to_each(self, commands: tuple[Command, ...], errand: "_Errand") -> list[Any]:
+        """What the servers of a Cluster say: in the order of the commands, or at once where that may be."""
         at_once = errand.apart or all(command[0] in READS for command in commands)
-        groups = _groups(servers[: len(commands)], at_once)
-        replies = [None] * len(commands)
+        groups = _groups(await self._servers(commands, errand.until), at_once)
+        replies: list[Any] = [None] * len(commands)
 
         async def say(group: list[int]) -> bool:
             part = await self._patiently(tuple(commands[i] for i in group), errand, essential=len(group))
@@ -411,16 +440,33 @@ class Store:
 
         if at_once:
             await asyncio.gather(*map(say, groups))
-        else:
-            for done, group in enumerate(groups):
-                if not await say(group):
-                    for index in (index for later in groups[done + 1 :] for index in later):
-                        replies[index] = StoreUnavailable()
-                    return replies
-        everything = _groups(servers[len(commands) :], at_once=True)
-        beside = (tuple(aside[index] for index in group) for group in everything)
-        await asyncio.gather(*(self._patiently(some, errand, essential=0) for some in beside))
+            return replies
+        for done, group in enumerate(groups):
+            if not await say(group):
+                for index in (index for later in groups[done + 1 :] for index in later):
+                    replies[index] = StoreUnavailable()
+                break
         return replies
+
+    async def _beside(self, commands: tuple[Command, ...], errand: "_Errand") -> list[Any]:
+        """What the servers of a Cluster say soon to what nothing depends on."""
+        errand = replace(errand, until=min(errand.until, time.monotonic() + _BESIDE), durable=False)
+        replies: list[Any] = [LOST] * len(commands)
+
+        async def say(group: list[int]) -> None:
+            part = await self._patiently(tuple(commands[i] for i in group), errand, essential=0)
+            for index, reply in zip(group, part, strict=True):
+                replies[index] = _if_any(reply)
+
+        await asyncio.gather(*map(say, _groups(await self._servers(commands, errand.until), at_once=True)))
+        return replies
+
+    async def _servers(self, commands: tuple[Command, ...], until: float) -> list[Node | None]:
+        """Who has the keys of these commands."""
+        slots = [slot_of(command) for command in commands]
+        if any(self._topology.node(slot) is None for slot in slots):
+            await self._learn(until)
+        return [self._topology.node(slot) for slot in slots]
 
     async def _patiently(self, commands: tuple[Command, ...], errand: "_Errand", essential: int) -> list[Any]:
         """What one server says; a second try where it is harmless, to whoever answers for it then.
@@ -621,6 +667,10 @@ def _passing(reply: Any) -> str | None:
     # The library cuts the codes it knows off the text; in a script's error the code may stand in the middle.
     passing = _PASSING.search(f"{reply.status_code} {reply}")
     return passing[1] if passing else None
+
+
+def _if_any(reply: Any) -> Any:
+    return LOST if isinstance(reply, Exception) else reply
 
 
 def _redirected(reply: Any) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
-from service.store import Condition, Script, Store, patience, reach
+from service.store import LOST, Condition, Script, Store, patience, reach
 from service.store.node import Breaker
 from tests.conftest import free_port
 from tests.faults.proxy import Proxy
@@ -335,6 +335,27 @@ async def test_what_travels_aside_fails_nobody_and_gives_no_reply(store, redis_s
 
     assert replies == [True, "1"]
     assert redis_server.cli("GET", "b") == "2"
+
+
+async def test_a_hint_travels_with_the_others_and_may_be_lost(store, proxy, redis_server):
+    redis_server.cli("SET", "name", "Ada")
+    redis_server.cli("SADD", "names", "Ada")
+
+    replies = await store.run(("GET", "name"), hints=[("GET", "names"), ("GET", "name"), ("GET", "nobody")])
+
+    assert replies == ["Ada", LOST, "Ada", None]
+    assert len(proxy.sent) == 2, "once more, since something was refused"
+    proxy.sent.clear()
+    assert await store.run(("GET", "name"), hints=[("GET", "name")], aside=[("SADD", "names", "Bob")]) == ["Ada", "Ada"]
+    assert len(proxy.sent) == 1
+
+
+async def test_a_hint_is_lost_with_its_redis(store, proxy):
+    await proxy.stop()
+
+    assert await store.run(hints=[("GET", "name")]) == [LOST]
+    with pytest.raises(StoreUnavailable):
+        await store.run(("GET", "name"), hints=[("GET", "name")])
 
 
 # Another master
