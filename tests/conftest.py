@@ -36,6 +36,7 @@ from tests.mail.smtp_server import SmtpServer
 
 SECRET = "a secret that only the tests know: 0f6b1c"
 PASSWORD = "correct horse, battery & staple"
+SLOTS = 16384
 COMMON = load_common(CONFIG / "common-passwords.txt")
 
 
@@ -178,6 +179,32 @@ def another_redis() -> Iterator[Callable[..., RedisServer]]:
     for server in started:
         server.kill()  # a master that is asked to stop waits for its replicas
         shutil.rmtree(server.directory)
+
+
+@pytest.fixture
+def cluster(another_redis: Callable[..., RedisServer]) -> tuple[RedisServer, RedisServer]:
+    """Two servers of a Cluster: one has every slot, the other none yet."""
+    everything, nothing = servers = [_member(another_redis) for _ in range(2)]
+    everything.cli("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+    _, bus = nothing.cli("CONFIG", "GET", "cluster-port").popitem()
+    everything.cli("CLUSTER", "MEET", "127.0.0.1", nothing.cli("CONFIG", "GET", "port")["port"], bus)
+    deadline = time.monotonic() + 30
+    while not all(_is_ready(server) for server in servers):
+        if time.monotonic() > deadline:
+            raise TimeoutError("a Cluster")
+        time.sleep(0.02)
+    return everything, nothing
+
+
+def _member(another_redis: Callable[..., RedisServer]) -> RedisServer:
+    options = {"port": free_port(), "cluster-enabled": "yes", "cluster-port": free_port()}
+    options |= {"cluster-require-full-coverage": "no", "cluster-node-timeout": 60_000}
+    return another_redis(*(word for name, value in options.items() for word in (f"--{name}", str(value))))
+
+
+def _is_ready(server: RedisServer) -> bool:
+    told = str(server.cli("CLUSTER", "INFO"))
+    return "cluster_state:ok" in told and f"cluster_slots_assigned:{SLOTS}" in told
 
 
 Connect = Callable[[], Redis]

@@ -251,11 +251,10 @@ class Signals:
         agents, self._agents = self._agents, Counter()
         counting: list[Command] = [("HINCRBY", _of(hour), field, count) for (hour, field), count in counts.items()]
         naming = [_AGENT(_of(hour), agent, _AGENT_MARK, _AGENTS, count) for (hour, agent), count in agents.items()]
-        # Apart, for where Redis lacks a script, all that was said together is said again.
-        for commands, hours in ((counting, {hour for hour, _ in counts}), (naming, {hour for hour, _ in agents})):
-            expiring: list[Command] = [("EXPIRE", _of(hour), _KEPT_FOR) for hour in hours]
-            for start in range(0, len(commands), _TOGETHER):
-                await self._store.run(*commands[start : start + _TOGETHER], *expiring, once=True, apart=True)
+        expiring: list[Command] = [("EXPIRE", _of(hour), _KEPT_FOR) for hour in {hour for hour, _ in counts + agents}]
+        commands = counting + naming
+        for start in range(0, len(commands), _TOGETHER):
+            await self._store.run(*commands[start : start + _TOGETHER], *expiring, once=True, apart=True)
 
     def _counting(self, attempt: _Attempt) -> Command:
         enough = self._enough[attempt.by]

@@ -17,7 +17,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from service import metrics
 from service.store.address import Address, Host
-from service.store.commands import Command, script_of
+from service.store.commands import READS, Command, script_of
 from service.store.memory import Memory
 from service.store.wire import WORDS, Wire
 
@@ -27,6 +27,7 @@ ANSWER = 1.0  # seconds one attempt may take
 CONNECT = 0.5  # seconds to connect, or to wait for a free connection
 CONNECTIONS = 32
 _FAILURES, _FAILING = 5, 0.3  # so many failures in a row, over so many seconds, open the breaker
+_AFTER = READS | {"WAIT"}  # what is about all that stands before it
 _PROBE = 0.25  # seconds between two probes of a server that is given up for now
 
 
@@ -237,21 +238,35 @@ class Node:
             return
 
     async def _mended(self, commands: tuple[Command, ...], replies: list[Any], within: float) -> list[Any]:
-        """The replies once the server has been given the scripts that it lacked; some of these are refusals."""
+        """The replies once the server has been given the scripts that it lacked; some of these are refusals.
+
+        What has happened does not happen again. So a write that stood behind such a script has come before it; reads
+        that stood there are made again, and so is the wait for replicas.
+        """
         for reply in replies:
             if isinstance(reply, RedisConnectionError):
                 raise reply  # the library's word for a server that is not ready for anybody, as while it is loading
-        missing = {
-            script_of(command)
-            for command, reply in zip(commands, replies, strict=True)
+        lacking = [
+            index
+            for index, (command, reply) in enumerate(zip(commands, replies, strict=True))
             if isinstance(reply, NoScriptError) and command[0] == "EVALSHA"
-        }
-        if not missing:
+        ]
+        if not lacking:
             return replies
-        loads = tuple(("SCRIPT", "LOAD", script.text) for script in missing)
-        # All of them again: a read that was meant to come after the script has come before it.
+        again = [n for n in range(lacking[0], len(commands)) if n in lacking or commands[n][0] in _AFTER]
+        # What is for the next command alone comes before it again.
+        said = [(n - 1, n) if n and commands[n - 1][0] == "ASKING" else (n,) for n in again]
+        loads = tuple(("SCRIPT", "LOAD", script.text) for script in {script_of(commands[n]) for n in lacking})
         async with asyncio.timeout(within):
-            return (await self._pipeline(loads + commands))[len(loads) :]
+            told = await self._pipeline((*loads, *(commands[n] for each in said for n in each)))
+        del told[: len(loads)]
+        for each in said:
+            *_, reply = (told.pop(0) for _ in each)
+            n = each[-1]
+            if commands[n][0] == "WAIT" and isinstance(reply, int) and isinstance(replies[n], int):
+                reply = min(reply, replies[n])  # this connection may know nothing of what was written on the other
+            replies[n] = reply
+        return replies
 
     async def _pipeline(self, commands: tuple[Command, ...]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:

@@ -13,7 +13,8 @@
 
 The commands of one call are run in their order, and together as far as they are for the same server. In a Cluster a
 server is asked when the one before has answered; all at once for reads alone, and where the caller says that nothing
-depends on the order (`apart`).
+depends on the order (`apart`). A script that a server does not know any more is given to it and run then, after the
+writes that stood behind it.
 """
 
 import asyncio

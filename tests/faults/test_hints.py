@@ -11,33 +11,10 @@ from service.client import Client
 from service.parts import PARTS
 from service.store import reach
 from service.store.commands import slot_of
-from tests.conftest import Browser, RedisServer, free_port
+from tests.conftest import Browser
 from tests.faults.conftest import in_time
-from tests.faults.processes import SLOTS, until
 
 ADA = "ada@example.org"
-
-
-@pytest.fixture
-def cluster(another_redis) -> tuple[RedisServer, RedisServer]:
-    """Two servers of a Cluster: one has every slot, the other none yet."""
-    everything, nothing = servers = [_member(another_redis) for _ in range(2)]
-    everything.cli("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
-    _, bus = nothing.cli("CONFIG", "GET", "cluster-port").popitem()
-    everything.cli("CLUSTER", "MEET", "127.0.0.1", nothing.cli("CONFIG", "GET", "port")["port"], bus)
-    until(lambda: all(_is_ready(server) for server in servers), what="a Cluster")
-    return everything, nothing
-
-
-def _member(another_redis) -> RedisServer:
-    options = {"port": free_port(), "cluster-enabled": "yes", "cluster-port": free_port()}
-    options |= {"cluster-require-full-coverage": "no", "cluster-node-timeout": 60_000}
-    return another_redis(*(word for name, value in options.items() for word in (f"--{name}", str(value))))
-
-
-def _is_ready(server: RedisServer) -> bool:
-    told = str(server.cli("CLUSTER", "INFO"))
-    return "cluster_state:ok" in told and f"cluster_slots_assigned:{SLOTS}" in told
 
 
 @pytest.fixture

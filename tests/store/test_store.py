@@ -114,6 +114,49 @@ async def test_after_a_script_flush_every_command_still_comes_in_its_place(store
     assert await store.run(("GET", "runs"), counting("runs"), ("GET", "runs")) == ["1", 2, "2"]
 
 
+async def test_after_a_script_flush_nothing_that_has_happened_happens_again(store, counting, redis_server):
+    await store.one(counting("runs"))
+    redis_server.cli("SCRIPT", "FLUSH")
+
+    counts = await store.run(("INCR", "a"), counting("runs"), ("HINCRBY", "b", "field", 1), ("GET", "runs"))
+
+    assert counts == [1, 2, 1, "2"]
+    assert (redis_server.cli("GET", "a"), redis_server.cli("HGET", "b", "field")) == ("1", "1")
+
+
+async def test_after_a_script_flush_the_replicas_are_waited_for_again(another_redis, counting):
+    master = another_redis("--port", str(port := free_port()), "--repl-diskless-sync-delay", "0")
+    another_redis("--replicaof", "127.0.0.1", str(port))
+    while not master.cli("WAIT", 1, 1000):
+        await asyncio.sleep(0.02)
+    between = Proxy(master.socket)
+    await between.start()
+    store = Store(reach(between.url), wait_replicas=1)
+
+    assert await store.one(counting("runs"), durable=True) == 1
+
+    await store.close()
+    await between.stop()
+    first, second = (sent for sent in between.sent if b"EVALSHA" in sent)
+    assert b"WAIT" in first
+    assert b"WAIT" in second.partition(b"EVALSHA")[2]
+
+
+async def test_a_script_that_is_lacking_where_its_slot_is_going_to_runs_there(cluster, counting):
+    """The server that takes the slot over answers only who says ASKING, each time."""
+    source, target = cluster
+    store = Store(reach(f"redis+cluster://127.0.0.1:{source.cli('CONFIG', 'GET', 'port')['port']}"))
+    await store.look_around()
+    slot = source.cli("CLUSTER", "KEYSLOT", "runs")
+    target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cli("CLUSTER", "MYID"))
+    source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cli("CLUSTER", "MYID"))
+
+    assert await store.one(counting("runs")) == 1
+
+    await store.close()
+    assert "NOSCRIPT" in str(target.cli("INFO", "errorstats"))
+
+
 async def test_glances_of_one_turn_are_one_round_trip(store, proxy, redis_server):
     for n in range(50):
         redis_server.cli("HSET", f"person:{n}", "name", f"name{n}")
