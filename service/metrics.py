@@ -190,6 +190,7 @@ UPKEEP = _gauge(
 )  # fmt: skip
 WORKERS = _gauge("workers", "Processes that answer for this instance.")
 WORKERS_REPLACED = _counter("workers_replaced_total", "Workers that took the place of one that had died.")
+WORKERS_HUNG = _counter("workers_hung_total", "Workers that were killed because they stood still.")
 
 for _first in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "success")):
     SIGN_INS.labels(*_first)  # there from the start, so that the first one is a change

@@ -41,6 +41,7 @@ KEEP_ALIVE = 75.0  # seconds; longer than a proxy keeps its idle connections, so
 LINGER = 0.3  # seconds in which connections that were accepted at the last moment still say what they want
 FINISH = 10.0  # seconds for running requests
 HEARSAY = 1.0  # seconds in which a supervisor hears of what its worker was told
+BEAT = 2.0  # seconds between two beats of a worker's event loop
 SAME_WISH = 0.2  # seconds: a terminal and a process manager may both pass the same Ctrl-C on
 YOUNG = 20_000  # objects more than were freed, before the garbage collector looks at the latest
 OTHER_FILES = 512  # open files besides clients: Redis, mail, providers, and those who are being turned away
@@ -67,6 +68,7 @@ class Place:
     first: bool  # who speaks for all: what an operator has to know is said once
     lifeline: int  # a pipe that ends with the supervisor
     up: Callable[[], object]  # to be called when the worker listens
+    beat: Callable[[], object]  # to be called now and then: the event loop turns
     all_leave: Callable[[], bool]  # or this one alone, and its doors stay open for the next
 
 
@@ -149,6 +151,8 @@ def _telling(tracing: "Tracing", settings: Settings) -> dict[str, Any]:
 async def serve(settings: Settings, place: Place | None = None) -> int:
     """Serve until SIGTERM or SIGINT, and give the exit status; raises `SettingsError` when this must not be served."""
     leave = _Leave(place)
+    if place:
+        _keep_beating(place)
     settings = settings if place else within_open_files(settings)
     async with _open_tracing(settings) as tracing, open_redis(settings, told=place is None) as url:
         its = assemble(settings, reach(url), tracing=tracing)
@@ -166,6 +170,11 @@ async def serve(settings: Settings, place: Place | None = None) -> int:
         finally:
             await runner.cleanup()
     return 0
+
+
+def _keep_beating(place: Place) -> None:
+    place.beat()
+    asyncio.get_running_loop().call_later(BEAT, _keep_beating, place)
 
 
 class _Leave:

@@ -11,11 +11,13 @@ The first worker begins alone. What it refuses is refused once, with the status 
 private Redis, where there is one, has a process too (`keeper`), which comes first and leaves last.
 
 Pipes tell who is there: a worker whose supervisor is gone, killed even, reads the end of its `lifeline` and leaves;
-the keeper reads the end of its own when the supervisor and all workers are gone.
+the keeper reads the end of its own when the supervisor and all workers are gone. A worker's event loop says every two
+seconds that it turns (`beats`); one that has not for half a minute is replaced.
 """
 
 import asyncio
 import errno
+import faulthandler
 import gc
 import mmap
 import os
@@ -56,6 +58,9 @@ log = structlog.get_logger("service.supervisor")
 STEADY = 10.0  # seconds that a worker must have lived for its end to be no habit
 PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds before a worker begins again that has ended twice in a row so soon
 PATIENCE = 20.0  # seconds beyond draining and finishing, after which a worker that was asked to leave is killed
+LOOK = 5.0  # seconds between two looks at who has beaten
+SILENT, HUNG = 4, 6  # looks in a row without a beat, after which a worker is asked where it stands, and is killed
+WHERE = signal.SIGUSR2  # a worker's answer is a traceback of each of its threads, in its log
 FAILED = 1
 KEEPER, FIRST = 0, 1
 _SPREADS = sys.platform == "linux"  # connections among the sockets of one port
@@ -73,6 +78,8 @@ class _Seat:
     start_at: float = 0.0
     served: bool = False  # whether one was ever up
     deaths: int = 0  # one soon after another
+    missed: int = 0  # looks since it has beaten
+    hung: bool = False  # whether the last process was killed for that
 
 
 def supervise(settings: Settings) -> int:
@@ -169,15 +176,17 @@ class _Supervisor:
         self._settings, self._folder = settings, folder
         self._workers = [_Seat(FIRST + n, doors) for n, doors in enumerate(_doors(settings, settings.workers))]
         self._seats = ([] if settings.redis_url else [_Seat(KEEPER)]) + self._workers
-        self._lifeline, self._redis_line, self._said, self._signals = (os.pipe() for _ in range(4))
+        self._lifeline, self._redis_line, self._said, self._beats, self._signals = (os.pipe() for _ in range(5))
         self._all_leave = mmap.mmap(-1, 1)  # shared with all workers
         self._status = 0
         self._leaving: float | None = None  # since when
         self._asked: float | None = None  # since when; who refuses leaves unasked
+        self._look_at = 0.0
         self.at_once: signal.Signals | None = None  # the signal that came again
 
     def run(self) -> int:
-        os.set_blocking(self._signals[1], False)
+        for end in (self._signals[1], self._beats[1]):
+            os.set_blocking(end, False)
         signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
         for sign in HEEDED:
             signal.signal(sign, lambda *_: None)  # the number comes through the pipe
@@ -185,13 +194,17 @@ class _Supervisor:
         gc.freeze()  # what is here now is shared for as long as nobody writes to it
         while self._leaving is None or any(seat.pid for seat in (self._workers if self.at_once else self._seats)):
             self._begin()
-            readable, _, _ = select.select([self._signals[0], self._said[0]], [], [], self._patience())
+            heard = (self._signals[0], self._said[0], self._beats[0])
+            readable, _, _ = select.select(heard, [], [], self._patience())
             if self._said[0] in readable:
                 self._heard(os.read(self._said[0], 256))
+            if self._beats[0] in readable:
+                self._beaten(os.read(self._beats[0], 65536))
             if self._signals[0] in readable:
                 for number in set(os.read(self._signals[0], 256)) - {signal.SIGCHLD}:
                     self._heed(signal.Signals(number))
             self._reap()
+            self._look()
         return self._status
 
     def _begin(self) -> None:
@@ -213,7 +226,7 @@ class _Supervisor:
         if self._leaving is not None:
             return max(self._leaving + self._grace() - now, 0) + 0.1
         waiting = [seat.start_at - now for seat in self._seats if seat.pid is None and seat.start_at > now]
-        return min(waiting) if waiting else None
+        return max(min(self._look_at - now, *waiting), 0) if waiting else max(self._look_at - now, 0)
 
     def _grace(self) -> float:
         return self._settings.drain_seconds.total_seconds() + FINISH + PATIENCE
@@ -222,6 +235,34 @@ class _Supervisor:
         """These are up."""
         for seat in self._seats:
             seat.served = seat.served or seat.number in numbers
+
+    def _beaten(self, numbers: bytes) -> None:
+        for seat in self._workers:
+            if seat.number in numbers:
+                seat.missed = 0
+
+    def _look(self) -> None:
+        """End who stands still, that another one may answer.
+
+        What counts is how often we have looked in vain, not how long it was: who was stopped together with us, or got
+        as little of the machine as we did, does not hang.
+        """
+        now = time.monotonic()
+        if now < self._look_at or self._leaving is not None:
+            return
+        self._look_at = now + LOOK
+        for seat in self._workers:
+            if seat.pid is None:
+                continue
+            seat.missed += 1
+            if seat.missed == SILENT:
+                # A log that nobody reads stops all of us at this line, until somebody does.
+                _say(log.warning, "worker.silent", worker=seat.number, pid=seat.pid, for_seconds=LOOK * SILENT)
+                os.kill(seat.pid, WHERE)
+            elif seat.missed == HUNG:
+                _say(log.error, "worker.hung", worker=seat.number, pid=seat.pid, for_seconds=LOOK * HUNG)
+                seat.hung = True
+                os.kill(seat.pid, signal.SIGKILL)
 
     def _heed(self, sign: signal.Signals) -> None:
         """SIGTERM and SIGINT stop, and end at once when they come again; SIGHUP as for one process."""
@@ -296,6 +337,7 @@ class _Supervisor:
             if (pid := os.fork()) == 0:
                 self._become(seat)
             seat.pid, seat.since = pid, time.monotonic()
+            seat.missed, seat.hung = 0, False
         except OSError as error:  # no memory, or too many processes: the others go on, and it may pass
             seat.start_at = time.monotonic() + LONGEST_PAUSE
             if _SPREADS:
@@ -311,7 +353,7 @@ class _Supervisor:
             signal.set_wakeup_fd(-1)
             for sign in HEEDED:
                 signal.signal(sign, signal.SIG_DFL)
-            for end in (*self._signals, self._said[0], self._lifeline[1]):
+            for end in (*self._signals, self._said[0], self._beats[0], self._lifeline[1]):
                 os.close(end)
             status = self._keep() if seat.number == KEEPER else self._work(seat)
         except SettingsError as error:
@@ -329,6 +371,7 @@ class _Supervisor:
         # A terminal's Ctrl-C, and its end, reach everybody; the supervisor passes on what it means.
         for sign in (signal.SIGINT, signal.SIGHUP):
             signal.signal(sign, signal.SIG_IGN)
+        faulthandler.register(WHERE, file=2)
         os.close(self._redis_line[0])
         for other in self._workers:
             if other is not seat and _SPREADS:
@@ -338,11 +381,14 @@ class _Supervisor:
         metrics.share(self._folder, seat.number)
         if seat.served:
             metrics.WORKERS_REPLACED.inc()
+        if seat.hung:
+            metrics.WORKERS_HUNG.inc()
         place = Place(
             doors=tuple(seat.doors),
             first=seat.number == FIRST and not seat.served,
             lifeline=self._lifeline[0],
             up=self._up(seat),
+            beat=self._beat(seat),
             all_leave=lambda: bool(self._all_leave[0]),
         )
         try:
@@ -373,3 +419,10 @@ class _Supervisor:
 
     def _up(self, seat: _Seat) -> Callable[[], object]:
         return lambda: os.write(self._said[1], bytes([seat.number]))
+
+    def _beat(self, seat: _Seat) -> Callable[[], object]:
+        def beat() -> None:
+            with suppress(OSError):  # the supervisor is gone, or has read none for hours
+                os.write(self._beats[1], bytes([seat.number]))
+
+        return beat

@@ -34,6 +34,15 @@ def fork():
     return _fork()
 os.fork = fork
 """
+# The same with a shorter patience than half a minute, and workers that stand still when they are asked to.
+IMPATIENT = """
+import signal, time
+from service import serving, supervisor
+serving.BEAT, supervisor.LOOK = 0.3, 1.0
+def stand_still(*_):
+    time.sleep(60)
+signal.signal(signal.SIGUSR1, stand_still)
+"""
 ENDED_BY = """
 import signal
 from service.serving import end_by
@@ -63,7 +72,7 @@ async def until(held, within: float = 20) -> None:
 
 def lines(instance: Instance, event: str) -> list[dict]:
     """What the log has of this event."""
-    told = [json.loads(line) for line in instance.said.splitlines()]
+    told = [json.loads(line) for line in instance.said.splitlines() if line.startswith("{")]
     return [line for line in told if line["event"] == event]
 
 
@@ -144,6 +153,69 @@ async def test_a_worker_that_is_killed_is_replaced_and_who_stood_at_its_door_is_
     assert (ended["worker"], ended["pid"], ended["how"], ended["again_in"]) == (1, first, "SIGKILL", 0.0)
     assert second in await serving(instance, 3)
     assert first not in workers(instance)
+    assert await instance.stop() == 0
+
+
+@pytest.fixture
+def impatient(tmp_path) -> dict[str, str]:
+    """Settings with which a worker that stands still is replaced after six seconds."""
+    path = tmp_path / "path"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(IMPATIENT)
+    return {"PYTHONPATH": f"{path}:{ROOT}"}
+
+
+async def test_a_worker_that_stands_still_says_where_and_is_replaced(two, impatient):
+    instance: Instance = await two(**impatient)
+    first, second = workers(instance)
+
+    os.kill(first, signal.SIGUSR1)
+    await asyncio.sleep(0.3)
+    waiting = [await instance.connect() for _ in range(40)]
+    for wire in waiting:
+        wire.send(get("/health"))
+
+    assert Counter([(await wire.reply()).status for wire in waiting]) == {200: 40}
+    for event in ("worker.silent", "worker.hung", "worker.ended"):
+        (told,) = lines(instance, event)
+        assert (told["worker"], told["pid"]) == (1, first)
+    assert " in stand_still" in instance.said
+    assert second in await serving(instance, 3)
+    assert (await metrics(instance))("workers_hung_total") == 1
+    assert await instance.stop() == 0
+
+
+async def test_a_worker_that_is_stopped_is_replaced_too(two, impatient):
+    instance: Instance = await two(**impatient)
+    first, second = workers(instance)
+
+    os.kill(first, signal.SIGSTOP)
+    await serving(instance, 3)
+
+    assert not alive(first)
+    assert second in workers(instance)
+    assert [line["how"] for line in lines(instance, "worker.ended")] == ["SIGKILL"]
+    assert await instance.stop() == 0
+
+
+async def test_who_was_paused_together_goes_on_together(two, impatient):
+    """As a container is, or a machine whose lid is closed; whoever wakes up first."""
+    instance: Instance = await two(**impatient)
+    pids = workers(instance)
+    everybody = [instance.process.pid, *pids]
+
+    for order in (everybody, everybody[::-1]):
+        for pid in everybody:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(8)
+        for pid in order:
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(0.3)
+    await asyncio.sleep(2)
+
+    assert workers(instance) == pids
+    assert lines(instance, "worker.silent") == []
+    assert (await instance.ask(get("/ready"))).status == 200
     assert await instance.stop() == 0
 
 
