@@ -141,7 +141,7 @@ async def retry_mail(request: web.Request) -> web.Response:
     return answers.accepted()
 
 
-@routes.delete("/api/admin/mail/parked/{id}")
+@routes.delete("/api/admin/mail/parked/{id:(?!retry$)[^/]+}")  # so that `Allow` of that one is its own
 @guard.permission(USERS_WRITE)
 @Contract(gives={204: None}, raises=(NotFound,))
 async def drop_mail(request: web.Request) -> web.Response:

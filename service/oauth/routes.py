@@ -43,6 +43,7 @@ _ANSWER = (
     Parameter("code", "What the provider gives for a yes."),
     Parameter("state", "What it was sent with."),
     Parameter("error", "What the provider says for a no."),
+    Parameter("iss", "Which provider says so, where it tells (RFC 9207)."),
 )
 _CALLBACK = (
     NotFound,

@@ -79,6 +79,8 @@ async def test_what_is_not_there_is_a_404(browser, path):
         ("/api/auth/me", {"GET", "HEAD", "DELETE"}),
         ("/api/users/profile", {"GET", "HEAD", "PATCH"}),
         ("/api/auth/sessions/x", {"DELETE"}),
+        ("/api/admin/mail/parked/x", {"DELETE"}),
+        ("/api/admin/mail/parked/retry", {"POST"}),
         ("/health", {"GET", "HEAD"}),
         ("/", {"GET", "HEAD"}),
     ],
