@@ -1,7 +1,7 @@
 """What can go wrong, in the words of the domain; `http/problems.py` translates each to an answer, once.
 
     ServiceError
-    ├── BadRequest 400            ValidationFailed (WeakPassword) · MalformedJson · OAuthCodeMissing
+    ├── BadRequest 400            ValidationFailed (InvalidField, WeakPassword) · MalformedJson · OAuthCodeMissing
     │                             OAuthStateInvalid · OAuthExchangeFailed · OAuthEmailUnverified
     │                             InvalidOneTimeToken
     ├── NotSignedIn 401           NoToken · InvalidToken · TokenExpired · TokenRevoked · TokenStale
@@ -54,11 +54,18 @@ class ValidationFailed(BadRequest):
         super().__init__("; ".join(f"{error['field']}: {error['message']}" for error in errors), errors=errors)
 
 
-class WeakPassword(ValidationFailed):
+class InvalidField(ValidationFailed):
+    """The same of one field, or one parameter."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__([{"field": field, "message": message}])
+
+
+class WeakPassword(InvalidField):
     """The password is too short, too long, too common or too close to its owner."""
 
     def __init__(self, message: str, field: str = "password") -> None:
-        super().__init__([{"field": field, "message": message}])
+        super().__init__(field, message)
 
 
 class MalformedJson(BadRequest):

@@ -27,11 +27,11 @@ from service.client import Client
 from service.clock import Clock
 from service.errors import (
     InvalidCredentials,
+    InvalidField,
     InvalidToken,
     NotFound,
     ReauthenticationRequired,
     StoreUnavailable,
-    ValidationFailed,
 )
 from service.sessions.families import Families
 from service.tokens.access import Principal
@@ -74,7 +74,7 @@ class Deletion:
             if self._clock.now() - principal.auth_time > RECENT.total_seconds():
                 raise ReauthenticationRequired
         elif password is None:
-            raise ValidationFailed([{"field": "password", "message": "is required"}])
+            raise InvalidField("password", "is required")
         elif not await self._passwords.verify(password, user.password):
             raise InvalidCredentials("The password is not right")
         await self.delete(user.id, client)

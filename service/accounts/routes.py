@@ -20,7 +20,7 @@ from service.http.body import Body, read, read_optional
 from service.http.browser import with_browser_session
 from service.http.contract import MODE, Contract
 from service.http.guard import client, principal
-from service.http.signing_in import greet, wants_cookies, welcome
+from service.http.signing_in import goodbye, greet, wants_cookies, welcome
 from service.http.throttle import charge, origin, unless_used_up
 from service.limits.limiter import Charge
 from service.mail.letters import Kind
@@ -127,10 +127,7 @@ async def delete_me(request: web.Request) -> web.Response:
     sent = await read_optional(request, AccountDeletion) or AccountDeletion()
     await charge(request, Charge("login", (origin(request), asking.email)))
     await its.deletion.by_owner(asking, sent.password, client(request))
-    response = answers.nothing()
-    if its.cookies.any(request):
-        its.cookies.sign_out(response)
-    return response
+    return goodbye(request)
 
 
 @routes.get("/api/users/profile")

@@ -24,7 +24,7 @@ from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client
 from service.clock import Clock
-from service.errors import Forbidden, NotFound, ServiceError, StoreUnavailable, ValidationFailed
+from service.errors import Forbidden, InvalidField, NotFound, ServiceError, StoreUnavailable
 from service.mail.outbox import Outbox
 from service.sessions.families import Ended, EndReason, Families
 from service.signals.signals import Signals, Told
@@ -211,9 +211,9 @@ class Administration:
         roles = tuple(dict.fromkeys(roles))
         if unknown := [role for role in roles if role not in self._roles.table]:
             known = ", ".join(self._roles.table)
-            raise ValidationFailed([{"field": "roles", "message": f"{unknown[0]!r} is not one of {known}"}])
+            raise InvalidField("roles", f"{unknown[0]!r} is not one of {known}")
         if not roles:
-            raise ValidationFailed([{"field": "roles", "message": "must have one role at least"}])
+            raise InvalidField("roles", "must have one role at least")
         return roles
 
     def _check(self, actor: Actor, user: User, gained: Iterable[str] = ()) -> None:
@@ -268,5 +268,5 @@ def _place(cursor: str | None) -> Place | None:
     except (binascii.Error, ValueError):
         text = ""
     if not (form := _PLACE.fullmatch(text)):
-        raise ValidationFailed([{"field": "cursor", "message": "is not one of ours"}])
+        raise InvalidField("cursor", "is not one of ours")
     return Place(int(form[1]), form[2])

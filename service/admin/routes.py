@@ -9,7 +9,7 @@ from service.accounts.emails import InvalidEmail, canonical
 from service.admin.administration import Actor
 from service.admin.parked_mail import Shown
 from service.client import device
-from service.errors import Forbidden, NotFound, ValidationFailed
+from service.errors import Forbidden, InvalidField, NotFound
 from service.http import answers, guard, paging, shapes
 from service.http.body import Body, read
 from service.http.contract import PAGE, Contract, Parameter
@@ -43,9 +43,9 @@ async def users(request: web.Request) -> web.Response:
         try:
             email = canonical(email)
         except InvalidEmail as error:
-            raise ValidationFailed([{"field": "email", "message": str(error)}]) from error
+            raise InvalidField("email", str(error)) from error
     if role is not None and role not in its.roles.table:
-        raise ValidationFailed([{"field": "role", "message": "is not a known role"}])
+        raise InvalidField("role", "is not a known role")
     found, cursor = await its.administration.list(email, role, asked(request, "cursor"), paging.limit(request))
     return paging.page([answers.user(user, its) for user in found], cursor)
 

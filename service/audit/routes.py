@@ -5,7 +5,7 @@ from aiohttp import web
 from service.audit.events import Event
 from service.audit.own import own
 from service.audit.trail import AuditEvent, Wanted
-from service.errors import ValidationFailed
+from service.errors import InvalidField
 from service.http import answers, guard, paging, shapes
 from service.http.contract import PAGE, Contract, Parameter
 from service.http.guard import principal
@@ -44,7 +44,7 @@ async def trail(request: web.Request) -> web.Response:
     """
     wanted = Wanted(asked(request, "userId"), asked(request, "type"), asked(request, "sessionId"))
     if wanted.type is not None and wanted.type not in set(Event):
-        raise ValidationFailed([{"field": "type", "message": "is not a known type of event"}])
+        raise InvalidField("type", "is not a known type of event")
     events, cursor = await parts(request).audit.page(wanted, asked(request, "cursor"), paging.limit(request))
     return paging.page([_shape(event) for event in events], cursor)
 

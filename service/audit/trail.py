@@ -29,7 +29,7 @@ from service import logs, metrics
 from service.audit.events import Event
 from service.client import Client
 from service.clock import Clock
-from service.errors import StoreUnavailable, ValidationFailed
+from service.errors import InvalidField, StoreUnavailable
 from service.ids import new_id
 from service.store import Command, Store
 
@@ -318,5 +318,5 @@ def _page_of(
     return found[:limit], found[limit - 1].position if len(found) > limit else None
 
 
-def _not_ours() -> ValidationFailed:
-    return ValidationFailed([{"field": "cursor", "message": "is not one of ours"}])
+def _not_ours() -> InvalidField:
+    return InvalidField("cursor", "is not one of ours")

@@ -85,9 +85,8 @@ async def _opened(settings: Settings) -> AsyncIterator[Parts]:
     async with open_redis(settings) as url:
         its = assemble(settings, reach(url))
         try:
-            with suppress(
-                StoreUnavailable
-            ):  # the doctor has a word to say then, and every other command fails by itself
+            # The doctor has a word to say then, and every other command fails by itself.
+            with suppress(StoreUnavailable):
                 its.clock.anchor(await its.store.time())
             yield its
         finally:

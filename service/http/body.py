@@ -13,7 +13,14 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from service.errors import MalformedJson, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
+from service.errors import (
+    InvalidField,
+    MalformedJson,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
 from service.http.shedding import waiting_for_client
 
 LARGEST = 16 * 1024  # bytes
@@ -64,7 +71,7 @@ async def read_form(request: web.Request, *needed: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
     except ValueError:
-        raise ValidationFailed([{"field": "", "message": "The body is not a form, or has too many fields"}]) from None
+        raise InvalidField("", "The body is not a form, or has too many fields") from None
     fields = dict(pairs)
     names = [name for name, _ in pairs]
     wrong = [{"field": name, "message": "is there more than once"} for name in fields if names.count(name) > 1]

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from service.errors import ValidationFailed
+from service.errors import InvalidField
 from service.http.answers import answer
 
 _FEWEST, _MOST, _USUAL = 1, 100, 20
@@ -15,14 +15,14 @@ def limit(request: web.Request) -> int:
     if (sent := asked(request, "limit")) is None:
         return _USUAL
     if not (sent.isascii() and sent.isdigit() and len(sent) <= 3 and _FEWEST <= int(sent) <= _MOST):
-        raise ValidationFailed([{"field": "limit", "message": f"must be a number from {_FEWEST} to {_MOST}"}])
+        raise InvalidField("limit", f"must be a number from {_FEWEST} to {_MOST}")
     return int(sent)
 
 
 def asked(request: web.Request, name: str) -> str | None:
     """A parameter of the query, `None` where it is not there; raises `ValidationFailed` when it is there twice."""
     if len(values := request.query.getall(name, [])) > 1:
-        raise ValidationFailed([{"field": name, "message": "is there more than once"}])
+        raise InvalidField(name, "is there more than once")
     return values[0] if values else None
 
 

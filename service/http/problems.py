@@ -26,9 +26,8 @@ from service.settings import Settings
 PROBLEM = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
 REFRESHED_BY_COOKIE = web.RequestKey("refreshed_by_cookie", bool)
-_ready: dict[
-    type[NotSignedIn], tuple[bytes, str]
-] = {}  # problems that say the same but for the request's id, and heads
+# Problems that say the same but for the request's id, up to that id, and their header lines.
+_ready: dict[type[NotSignedIn], tuple[bytes, str]] = {}
 
 # A page of ours may load what lies beside it and ask us; nothing inline, nothing from elsewhere.
 PAGE_HEADERS = {

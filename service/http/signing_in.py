@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from service.errors import InvalidRefreshToken, ValidationFailed
+from service.errors import InvalidField, InvalidRefreshToken
 from service.http import answers, browser
 from service.http.guard import client
 from service.mail.letters import Kind
@@ -22,7 +22,7 @@ def wants_cookies(request: web.Request) -> bool:
             return True
         case "token":
             return False
-    raise ValidationFailed([{"field": MODE, "message": "must be cookie or token"}])
+    raise InvalidField(MODE, "must be cookie or token")
 
 
 async def welcome(request: web.Request, signed: SignedIn, *, in_cookies: bool, status: int = 200) -> web.Response:
@@ -38,6 +38,14 @@ async def arrive(request: web.Request, signed: SignedIn, response: web.Response)
     """The same for a person on the way to a page: cookies, and nothing else."""
     answers.set_cookies(request, response, signed)
     await _leave_the_past(request, signed)
+    return response
+
+
+def goodbye(request: web.Request) -> web.Response:
+    """204, which takes our cookies away where the browser has any."""
+    its, response = parts(request), answers.nothing()
+    if its.cookies.any(request):
+        its.cookies.sign_out(response)
     return response
 
 

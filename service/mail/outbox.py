@@ -35,7 +35,7 @@ import orjson
 import structlog
 
 from service import metrics
-from service.errors import StoreUnavailable, ValidationFailed
+from service.errors import InvalidField, StoreUnavailable
 from service.store import Command, Script, Store
 from service.vault import Unsealable, Vault
 
@@ -149,7 +149,7 @@ class Outbox:
     async def parked(self, cursor: str | None = None, most: int = 100) -> list[Parked]:
         """What was given up, the latest first; after `cursor`, the `id` of one. Raises `ValidationFailed`."""
         if cursor is not None and not _ENTRY.fullmatch(cursor):
-            raise ValidationFailed([{"field": "cursor", "message": "is not one of ours"}])
+            raise InvalidField("cursor", "is not one of ours")
         listed = await self._store.one(_LIST(_PARKED, _GROUP, f"({cursor}" if cursor else "+", most))
         return [self._read(id_, int(tries), _fields(flat)) for id_, tries, flat in listed]
 

@@ -1,5 +1,7 @@
 """What a provider is to us: somewhere to send a person, and a way to learn who came back."""
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +30,12 @@ class Challenge:
     state: str
     verifier: str
     nonce: str
+
+    @property
+    def code_challenge(self) -> str:
+        """The verifier as the authorization page is told it, by the method `S256` (RFC 7636, section 4.2)."""
+        digest = hashlib.sha256(self.verifier.encode()).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
 
 class Provider(Protocol):

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from service.errors import ValidationFailed
+from service.errors import InvalidField
 from service.settings import Settings, origin_of
 
 LONGEST = 2048
@@ -36,7 +36,7 @@ class Redirects:
                 return origin_of(self._home) + wanted
             if self._is_below_an_origin(wanted):
                 return wanted
-        raise ValidationFailed([{"field": "redirectTo", "message": "must be below an allowed origin"}])
+        raise InvalidField("redirectTo", "must be below an allowed origin")
 
     def _is_below_an_origin(self, wanted: str) -> bool:
         for origin in self._origins:

@@ -14,7 +14,7 @@ from service.apikeys.keys import ApiKeys
 from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client
-from service.errors import EmailExists, InvalidCredentials, InvalidOneTimeToken, ValidationFailed
+from service.errors import EmailExists, InvalidCredentials, InvalidField, InvalidOneTimeToken
 from service.mail.letters import Kind
 from service.mail.notices import Notices
 from service.mail.outbox import Outbox
@@ -103,7 +103,7 @@ class Recovery:
         if user is None or not await self._passwords.verify(password, user.password or None):
             raise InvalidCredentials("The password is not right")
         if new == user.email:
-            raise ValidationFailed([{"field": "newEmail", "message": "is the account's email already"}])
+            raise InvalidField("newEmail", "is the account's email already")
         if self._says_taken and await self._users.find_by_email(new):
             raise EmailExists
         # Only while the password is the one that was shown: after a reset or a takeover nothing may be asked any more.

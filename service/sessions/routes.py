@@ -30,7 +30,7 @@ from service.http.contract import BEARER, BROWSER, COOKIE, CSRF, MODE, REFRESH, 
 from service.http.csrf import HEADER
 from service.http.guard import bearer_token, client, principal
 from service.http.problems import REFRESHED_BY_COOKIE
-from service.http.signing_in import greet, wants_cookies, welcome
+from service.http.signing_in import goodbye, greet, wants_cookies, welcome
 from service.http.throttle import charge, origin, unless_used_up
 from service.limits.limiter import Charge
 from service.parts import parts
@@ -119,7 +119,7 @@ async def logout(request: web.Request) -> web.Response:
     """Sign out with whatever credential is left; once out, it is out everywhere."""
     for (user_id, session_id), holder in (await _held(request)).items():
         await parts(request).signin.end(user_id, session_id, EndReason.LOGOUT, client(request), holder)
-    return _goodbye(request)
+    return goodbye(request)
 
 
 @routes.post("/api/auth/logout-all")
@@ -128,7 +128,7 @@ async def logout(request: web.Request) -> web.Response:
 async def logout_all(request: web.Request) -> web.Response:
     """Sign out everywhere."""
     await parts(request).signin.end_all(principal(request).user_id, EndReason.LOGOUT_ALL, client(request))
-    return _goodbye(request)
+    return goodbye(request)
 
 
 @routes.get("/api/auth/sessions")
@@ -151,7 +151,7 @@ async def end_session(request: web.Request) -> web.Response:
     asking, session_id = principal(request), request.match_info["id"]
     if not await parts(request).signin.end(asking.user_id, session_id, EndReason.REVOKED, client(request)):
         raise NotFound("There is no such session")
-    return _goodbye(request) if session_id == asking.session_id else answers.nothing()
+    return goodbye(request) if session_id == asking.session_id else answers.nothing()
 
 
 @routes.get("/api/auth/csrf-token")
@@ -242,13 +242,6 @@ def _authentic(request: web.Request, texts: list[str]) -> Iterator[RefreshToken]
     for text in texts:
         with suppress(InvalidRefreshToken):
             yield parts(request).refresh_tokens.read(text)
-
-
-def _goodbye(request: web.Request) -> web.Response:
-    response = answers.nothing()
-    if parts(request).cookies.any(request):
-        parts(request).cookies.sign_out(response)
-    return response
 
 
 def _shape(session: Session, current: str) -> shapes.Session:

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from service.http.body import FORM, JSON
 from service.http.contract import TEXT, Contract, Parameter, Schema
 from service.http.guard import Access
-from service.http.openapi.responses import JSON, Responses
+from service.http.openapi.responses import Responses
 from service.http.openapi.route import Route
 from service.http.openapi.schemas import Json, Schemas
 from service.http.openapi.security import security
 
-FORM = "application/x-www-form-urlencoded"
 _IN_PATH: dict[str, tuple[str, Schema]] = {
     "id": ("The id.", TEXT),
     "provider": ("The name of a provider.", {"type": "string", "examples": ["google"]}),

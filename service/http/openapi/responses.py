@@ -10,13 +10,13 @@ from typing import Any
 from service import errors
 from service.errors import ServiceError
 from service.http import problems
+from service.http.body import JSON
 from service.http.contract import TEXT, Raw
 from service.http.cookies import Cookies
 from service.http.csrf import SAFE
 from service.http.openapi.route import Route
 from service.http.openapi.schemas import PLACE, Json, Schemas
 
-JSON = "application/json"
 _NOT_SIGNED_IN = (
     *(errors.NoToken, errors.InvalidToken, errors.TokenExpired, errors.TokenRevoked, errors.TokenStale),
     errors.InvalidApiKey,

@@ -1,7 +1,5 @@
 """GitHub, which is no OpenID provider: OAuth 2.0, then its API says who came (docs.github.com, "OAuth apps")."""
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -61,13 +59,12 @@ class GitHub:
         self._outgoing = outgoing
 
     async def start(self, challenge: Challenge) -> str:
-        digest = hashlib.sha256(challenge.verifier.encode()).digest()
         query = {
             "client_id": self._client_id,
             "redirect_uri": self.redirect_uri,
             "scope": _SCOPES,
             "state": challenge.state,
-            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"),
+            "code_challenge": challenge.code_challenge,
             "code_challenge_method": "S256",
         }
         return f"{self._url}/login/oauth/authorize?{urlencode(query)}"

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 import hmac
 import time
 from collections.abc import Mapping
@@ -94,7 +93,6 @@ class OpenID:
 
     async def start(self, challenge: Challenge) -> str:
         metadata = await self._discover()
-        digest = hashlib.sha256(challenge.verifier.encode()).digest()
         query = {
             "response_type": "code",
             "client_id": self._client_id,
@@ -102,7 +100,7 @@ class OpenID:
             "scope": self._scopes,
             "state": challenge.state,
             "nonce": challenge.nonce,
-            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"),
+            "code_challenge": challenge.code_challenge,
             "code_challenge_method": "S256",
         }
         join = "&" if urlsplit(metadata.authorization_endpoint).query else "?"
