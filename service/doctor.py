@@ -9,14 +9,14 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from urllib.parse import urlsplit
 
 from service.errors import ProviderUnavailable, StoreUnavailable
+from service.oauth.provider import callback_address
 from service.oauth.states import Flow
 from service.parts import Parts
-from service.settings import Settings, origin_of
+from service.settings import LOOPBACK, Settings, origin_of
 from service.store import Condition
 
 _SLOW = 0.020  # seconds a round trip to Redis may take
@@ -199,7 +199,7 @@ def same_site(one: str, other: str) -> bool:
 def _transport(settings: Settings) -> Finding:
     if settings.cookie_secure:
         return Finding(Level.OK, "https", "cookies are Secure and carry their prefixes")
-    if urlsplit(settings.public_url).hostname in ("localhost", "127.0.0.1", "::1"):
+    if urlsplit(settings.public_url).hostname in LOOPBACK:
         return Finding(Level.OK, "https", "PUBLIC_URL is not https, as usual on one's own machine")
     return Finding(
         Level.WARNING,
@@ -265,7 +265,7 @@ async def _parked(its: Parts) -> Finding:
 async def _provider(its: Parts, name: str, reachable: bool) -> Finding:
     provider = its.oauth.provider(name)
     about = f"provider {name}"
-    expected = f"{its.settings.public_url}/api/auth/{name}/callback"
+    expected = callback_address(its.settings, name, None)
     told = f"redirect URI to register there: {provider.redirect_uri}"
     if provider.redirect_uri != expected:
         return Finding(
@@ -276,7 +276,7 @@ async def _provider(its: Parts, name: str, reachable: bool) -> Finding:
         )
     if reachable:
         try:
-            async with asyncio.timeout(timedelta(seconds=6).total_seconds()):
+            async with asyncio.timeout(6):
                 await its.oauth.leave(Flow(name, "doctor", its.redirects.home))
         except (ProviderUnavailable, TimeoutError):
             return Finding(

@@ -20,6 +20,7 @@ from enum import StrEnum
 import orjson
 
 from service.accounts.users import Users
+from service.clock import milliseconds
 from service.errors import InvalidOneTimeToken
 from service.settings import Settings
 from service.store import Store
@@ -59,7 +60,7 @@ class Once:
     def __init__(self, store: Store, users: Users, settings: Settings) -> None:
         self._store = store
         self._users = users
-        self._life = int(settings.one_time_token_expiry.total_seconds() * 1000)
+        self._life = milliseconds(settings.one_time_token_expiry)
 
     async def issue(self, purpose: Purpose, user_id: str, only_if: tuple[str, str]) -> str | None:
         """Make a token, and so end those of its type before it; the latest of them is removed.

@@ -21,7 +21,7 @@ from service.http.browser import with_browser_session
 from service.http.contract import MODE, Contract
 from service.http.guard import client, principal
 from service.http.signing_in import goodbye, greet, wants_cookies, welcome
-from service.http.throttle import charge, origin, unless_used_up
+from service.http.throttle import charge, network, unless_used_up
 from service.limits.limiter import Charge
 from service.mail.letters import Kind
 from service.parts import parts
@@ -78,7 +78,7 @@ async def register(request: web.Request) -> web.Response:
         raise RegistrationClosed
     wanted = await read(request, Registration)
     its.passwords.check(wanted.password, wanted.email, wanted.first_name, wanted.last_name, wanted.name)
-    await charge(request, Charge("register", (origin(request),)))
+    await charge(request, Charge("register", (network(request),)))
     if its.settings.registration == "private":
         await its.recovery.register(client(request), **wanted.model_dump())
         return answers.accepted()
@@ -125,7 +125,7 @@ async def delete_me(request: web.Request) -> web.Response:
     """Delete my account: nothing is left of it but the audit trail."""
     its, asking = parts(request), principal(request)
     sent = await read_optional(request, AccountDeletion) or AccountDeletion()
-    await charge(request, Charge("login", (origin(request), asking.email)))
+    await charge(request, Charge("login", (network(request), asking.email)))
     await its.deletion.by_owner(asking, sent.password, client(request))
     return goodbye(request)
 
@@ -174,7 +174,7 @@ async def change_password(request: web.Request) -> web.Response:
     """Set a new password; every other session ends."""
     asking = principal(request)
     wanted = await read(request, PasswordChange)
-    await charge(request, Charge("login", (origin(request), asking.email)))
+    await charge(request, Charge("login", (network(request), asking.email)))
     await parts(request).signin.change_password(asking, wanted.current_password, wanted.new_password, client(request))
     return answers.nothing()
 

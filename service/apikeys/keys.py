@@ -22,14 +22,14 @@ import secrets
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from service.accounts.roles import Roles
 from service.accounts.user import User
 from service.accounts.users import Users
-from service.clock import Clock
+from service.clock import Clock, milliseconds, moment
 from service.errors import Forbidden, InvalidApiKey, ServiceError, TooManyKeys
 from service.ids import is_id, new_id
 from service.store import Command, Script, Store
@@ -46,7 +46,7 @@ _NOTE = Script(_HERE / "note.lua")
 _LETTERS = string.ascii_letters + string.digits
 _FORM = re.compile(r"ak_[A-Za-z0-9]{8}[A-Za-z0-9_-]{32}", re.ASCII)
 _SHOWN = len(PREFIX) + 8
-_BEING_MADE = timedelta(hours=1)
+_BEING_MADE = milliseconds(timedelta(hours=1))
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class ApiKeys:
             raise Forbidden("A key cannot have permissions that its owner lacks", required=lacking)
         text = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(8)) + secrets.token_urlsafe(24)
         key_id, digest = new_id(), _digest(text)
-        made, expires = await self._enter(owner.user_id, key_id, digest, _ms(lifetime) if lifetime else 0)
-        key = ApiKey(key_id, name, text[:_SHOWN], wanted, _time(made), None, _time(expires) if expires else None)
+        made, expires = await self._enter(owner.user_id, key_id, digest, milliseconds(lifetime) if lifetime else 0)
+        key = ApiKey(key_id, name, text[:_SHOWN], wanted, moment(made), None, moment(expires) if expires else None)
         record = _WRITE(_key(digest), expires, *_pairs(owner.user_id, key, made, expires))
         try:
             await self._store.one(record, durable=True)
@@ -110,7 +110,7 @@ class ApiKeys:
         now = self._clock.now() * 1000
         # A creation that was cut off, or the end of a revocation that was; one under way has not come so far yet.
         leading_nowhere = [
-            key_id for key_id, entry in found.items() if not records[key_id] and entry.made + _ms(_BEING_MADE) < now
+            key_id for key_id, entry in found.items() if not records[key_id] and entry.made + _BEING_MADE < now
         ]
         if leading_nowhere:
             await self._store.one(("HDEL", _list(user_id), *leading_nowhere))
@@ -216,7 +216,7 @@ class ApiKeys:
         return [
             key_id
             for (key_id, entry), exists in zip(found.items(), there, strict=True)
-            if not exists and entry.made + _ms(_BEING_MADE) < now and (entry.expires == 0 or entry.expires > now)
+            if not exists and entry.made + _BEING_MADE < now and (entry.expires == 0 or entry.expires > now)
         ]
 
     async def drop(self, user_id: str, key_ids: Iterable[str]) -> None:
@@ -289,9 +289,9 @@ def _read(record: dict[str, str]) -> ApiKey:
         record["name"],
         record["prefix"],
         tuple(record["may"].split()),
-        _time(record["at"]),
-        _time(record["used"]) if "used" in record else None,
-        _time(record["exp"]) if record["exp"] != "0" else None,
+        moment(record["at"]),
+        moment(record["used"]) if "used" in record else None,
+        moment(record["exp"]) if record["exp"] != "0" else None,
     )
 
 
@@ -314,11 +314,3 @@ def _key(digest: str) -> str:
 
 def _list(user_id: str) -> str:
     return f"apikeys:{{{user_id}}}"
-
-
-def _ms(span: timedelta) -> int:
-    return int(span.total_seconds() * 1000)
-
-
-def _time(ms: str | int) -> datetime:
-    return datetime.fromtimestamp(int(ms) / 1000, UTC)

@@ -19,7 +19,7 @@ import contextvars
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -28,7 +28,7 @@ import structlog
 from service import logs, metrics
 from service.audit.events import Event
 from service.client import Client
-from service.clock import Clock
+from service.clock import Clock, moment, stamp
 from service.errors import InvalidField, StoreUnavailable
 from service.ids import new_id
 from service.store import Command, Store
@@ -272,7 +272,7 @@ def _read(position: str, fields: dict[str, str]) -> AuditEvent:
     return AuditEvent(
         position,
         fields["id"],
-        datetime.fromtimestamp(int(fields["at"]) / 1000, UTC),
+        moment(fields["at"]),
         fields["type"],
         fields["user_id"] or None,
         fields["session_id"] or None,
@@ -296,9 +296,8 @@ def _written(fields: dict[str, str]) -> str:
 
 def _read_of(user_id: str, entry: str) -> AuditEvent:
     id_, at, type_, outcome, session_id, ip, user_agent, request_id, detail, *_ = orjson.loads(entry)
-    moment = datetime.fromtimestamp(at / 1000, UTC)
     return AuditEvent(
-        f"{at}-{id_}", id_, moment, type_, user_id, session_id, ip, user_agent, request_id, outcome, detail
+        f"{at}-{id_}", id_, moment(at), type_, user_id, session_id, ip, user_agent, request_id, outcome, detail
     )
 
 
@@ -313,7 +312,7 @@ def _page_of(
         if cursor in positions:
             events = events[positions.index(cursor) + 1 :]
         else:
-            events = [event for event in events if round(event.at.timestamp() * 1000) < int(form[1])]
+            events = [event for event in events if stamp(event.at) < int(form[1])]
     found = [event for event in events if event in wanted]
     return found[:limit], found[limit - 1].position if len(found) > limit else None
 

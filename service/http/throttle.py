@@ -20,7 +20,7 @@ def limited(policy: str) -> Guard:
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
         async def charged(request: web.Request) -> web.StreamResponse:
-            await charge(request, Charge(policy, (origin(request),)))
+            await charge(request, Charge(policy, (network(request),)))
             return await handler(request)
 
         charged.limited = policy  # type: ignore[attr-defined]
@@ -45,7 +45,7 @@ def unless_used_up(policy: str) -> Guard:
         @wraps(handler)
         async def looked(request: web.Request) -> web.StreamResponse:
             try:
-                await parts(request).limiter.look(Charge(policy, (origin(request),)))
+                await parts(request).limiter.look(Charge(policy, (network(request),)))
             except Refused as refusal:
                 _tell(request, refusal)
                 raise
@@ -61,8 +61,8 @@ def _tell(request: web.Request, refusal: Refused) -> None:
     parts(request).signals.note_refusal(refusal.charge, client(request))
 
 
-def origin(request: web.Request) -> str:
-    """The address that limits count by."""
+def network(request: web.Request) -> str:
+    """Whom limits count: the address, or of IPv6 its /64."""
     return client(request).network
 
 

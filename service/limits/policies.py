@@ -6,12 +6,13 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
+from service.clock import milliseconds
 from service.settings import CONFIG, Settings, SettingsError, duration
 
-LIMITS = frozenset(
-    {"login", "login-address", "login-account", "register", "forgot", "verify-email", "refresh", "browser", "oauth"}
-    | {"apikey"}
-)
+LIMITS = frozenset((
+    "login", "login-address", "login-account", "register", "forgot", "verify-email", "refresh", "browser", "oauth",
+    "apikey",
+))  # fmt: skip
 BURSTS = frozenset({"burst-account", "burst-address"})
 NAMES = LIMITS | BURSTS
 
@@ -27,7 +28,7 @@ class Policy:
     @cached_property
     def milliseconds(self) -> int:
         """The length of the window."""
-        return int(self.window.total_seconds() * 1000)
+        return milliseconds(self.window)
 
     @cached_property
     def header(self) -> str:

@@ -27,7 +27,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ import orjson
 import structlog
 
 from service import metrics
+from service.clock import moment
 from service.errors import InvalidField, StoreUnavailable
 from service.store import Command, Script, Store
 from service.vault import Unsealable, Vault
@@ -241,4 +242,4 @@ def _fields(flat: list[str]) -> dict[str, str]:
 
 def _time(id_: str) -> datetime:
     """The time in the id of an entry of a stream."""
-    return datetime.fromtimestamp(int(id_.partition("-")[0]) / 1000, UTC)
+    return moment(id_.partition("-")[0])

@@ -8,7 +8,7 @@ from service.http import answers, guard
 from service.http.body import Body, read
 from service.http.contract import Contract
 from service.http.guard import client, principal
-from service.http.throttle import charge, origin, unless_used_up
+from service.http.throttle import charge, network, unless_used_up
 from service.limits.limiter import Charge
 from service.parts import parts
 
@@ -52,7 +52,7 @@ async def forgot(request: web.Request) -> web.Response:
 async def reset(request: web.Request) -> web.Response:
     """Set a new password with the token of that mail; every session ends."""
     sent = await read(request, PasswordReset)
-    await charge(request, Charge("verify-email", (origin(request),)))
+    await charge(request, Charge("verify-email", (network(request),)))
     await parts(request).recovery.reset(sent.token, sent.new_password, client(request))
     return answers.nothing()
 
@@ -77,7 +77,7 @@ async def resend(request: web.Request) -> web.Response:
 async def verify(request: web.Request) -> web.Response:
     """Verify an email, or move to a new one, with the token of a mail."""
     sent = await read(request, EmailVerification)
-    await charge(request, Charge("verify-email", (origin(request),)))
+    await charge(request, Charge("verify-email", (network(request),)))
     await parts(request).recovery.verify(sent.token, client(request))
     return answers.nothing()
 
@@ -93,11 +93,11 @@ async def verify(request: web.Request) -> web.Response:
 async def change_email(request: web.Request) -> web.Response:
     """Ask to move to another email; it changes when the new one is verified, and the old one is told."""
     asking, sent = principal(request), await read(request, EmailChange)
-    await charge(request, Charge("login", (origin(request), asking.email)), *_mailing(request, sent.new_email))
+    await charge(request, Charge("login", (network(request), asking.email)), *_mailing(request, sent.new_email))
     await parts(request).recovery.ask_change(asking, sent.new_email, sent.password, client(request))
     return answers.accepted()
 
 
 def _mailing(request: web.Request, email: str) -> tuple[Charge, Charge]:
     """What a call that makes us send a mail costs. How much is left for the address would tell who else has asked."""
-    return Charge("forgot", (origin(request),)), Charge("forgot", (email,), quiet=True)
+    return Charge("forgot", (network(request),)), Charge("forgot", (email,), quiet=True)

@@ -17,7 +17,7 @@ there are is counted beside it, by `accounts/directory.py`; nothing here depends
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from service import metrics
 from service.accounts.directory import Directory
 from service.client import Client, device
-from service.clock import Clock
+from service.clock import Clock, milliseconds, moment
 from service.errors import RefreshTokenReused, SessionEnded, StoreUnavailable
 from service.ids import is_id, new_id
 from service.sessions.refresh_tokens import RefreshToken
@@ -160,12 +160,16 @@ class Families:
         self._clock = clock
         self._directory = Directory(store)
         self._most = settings.max_sessions_per_user
-        self._leeway = _ms(settings.refresh_leeway)
+        self._leeway = milliseconds(settings.refresh_leeway)
         self._recovery = int(settings.refresh_recovery)
         self._tolerance = settings.clock_tolerance
-        self._lifetimes = (_ms(settings.jwt_refresh_expiry), _ms(settings.session_max_age), _ms(_TOMBSTONES_LAST))
+        self._lifetimes = (
+            milliseconds(settings.jwt_refresh_expiry),
+            milliseconds(settings.session_max_age),
+            milliseconds(_TOMBSTONES_LAST),
+        )
         # The epoch outlives every sign-in under way and every access token that might compare itself with it.
-        self._afterlife = _ms(settings.jwt_access_expiry + settings.clock_tolerance + timedelta(hours=1))
+        self._afterlife = milliseconds(settings.jwt_access_expiry + settings.clock_tolerance + timedelta(hours=1))
 
     def reading_epoch(self, user_id: str) -> Command:
         """The command that reads the epoch; send it before the one that reads the user."""
@@ -191,11 +195,11 @@ class Families:
         answer, *_ = await self._store.run(command, *beside, aside=counting)
         match answer:
             case ["started", told, expires_at, *replaced]:
-                moment = self._moment(told)
+                at = self._moment(told)
                 _ENDED[EndReason.REPLACED].inc(len(replaced))
                 await self.count_no_more(user_id, replaced)
                 token = RefreshToken(user_id, sid)
-                return Family(token, epoch, moment, _time(expires_at), moment, amr, replaced=tuple(replaced))
+                return Family(token, epoch, at, moment(expires_at), at, amr, replaced=tuple(replaced))
             case ["overtaken", told]:
                 self._moment(told)
                 await self.count_no_more(user_id, [sid])
@@ -235,8 +239,8 @@ class Families:
                     RefreshToken(token.user_id, token.session_id, int(generation)),
                     int(epoch),
                     self._moment(now),
-                    _time(expires_at),
-                    _time(started_at),
+                    moment(expires_at),
+                    moment(started_at),
                     tuple(amr.split("+")),
                     Verdict(verdict),
                     began=_client(*device) if device else None,
@@ -306,11 +310,11 @@ class Families:
         now = self._clock.now()
         sessions = []
         for sid, value in fields.items():
-            if sid == "epoch" or sid.startswith("-") or "." in sid:
+            if not is_id(sid):
                 continue
             lineage, expires_at, started_at, _, ip, user_agent = value.split(" ", 5)
             used = max([int(started_at), *(at for _, at in _lineage(lineage).recent)])
-            session = Session(sid, ip, restored(user_agent), _time(started_at), _time(used), _time(expires_at))
+            session = Session(sid, ip, restored(user_agent), moment(started_at), moment(used), moment(expires_at))
             if session.expires_at.timestamp() > now:
                 sessions.append(session)
         return sorted(sessions, key=lambda session: session.last_used_at, reverse=True)
@@ -335,7 +339,7 @@ class Families:
 
     async def revoke(self, user_id: str, session_id: str, jti: str, jti_expires: float) -> Revoked:
         """Revoke one access token; its session lives on. Safe to repeat; nothing to do where the session is over."""
-        until = _ms(timedelta(seconds=jti_expires) + self._tolerance)
+        until = milliseconds(timedelta(seconds=jti_expires) + self._tolerance)
         command = _REVOKE(_key(user_id), session_id, jti, until, EndReason.REVOKED)
         told, now = await self._store.one(command, durable=True)
         self._moment(now)
@@ -355,7 +359,7 @@ class Families:
         if int(expires_at) <= now or int(started_at) + self._lifetimes[1] <= now:
             return None
         verdict, _ = judge(_lineage(lineage), token.generation, now, self._leeway, bool(self._recovery))
-        return None if verdict is Verdict.REUSE else _time(expires_at)
+        return None if verdict is Verdict.REUSE else moment(expires_at)
 
     async def _end(
         self,
@@ -422,7 +426,7 @@ class Families:
     def _moment(self, now: str) -> datetime:
         """Redis' time of a reply, which also keeps our clock right."""
         self._clock.anchor(int(now) / 1000)
-        return _time(now)
+        return moment(now)
 
 
 def _key(user_id: str) -> str:
@@ -445,11 +449,3 @@ def _client(device: str) -> Client:
     """Who began a session, as it is kept."""
     address, _, user_agent = device.partition(" ")
     return Client(address, restored(user_agent))
-
-
-def _ms(span: timedelta) -> int:
-    return int(span.total_seconds() * 1000)
-
-
-def _time(ms: str | int) -> datetime:
-    return datetime.fromtimestamp(int(ms) / 1000, UTC)

@@ -31,7 +31,7 @@ from service.http.csrf import HEADER
 from service.http.guard import bearer_token, client, principal
 from service.http.problems import REFRESHED_BY_COOKIE
 from service.http.signing_in import goodbye, greet, wants_cookies, welcome
-from service.http.throttle import charge, origin, unless_used_up
+from service.http.throttle import charge, network, unless_used_up
 from service.limits.limiter import Charge
 from service.parts import parts
 from service.sessions.families import EndReason, Session
@@ -73,7 +73,7 @@ class Presented:
 async def login(request: web.Request) -> web.Response:
     """Sign in with an email and a password."""
     cookies = wants_cookies(request)
-    sent, here = await read(request, Credentials), origin(request)
+    sent, here = await read(request, Credentials), network(request)
     await charge(
         request,
         Charge("login", (here, sent.email)),
@@ -168,7 +168,7 @@ async def csrf_token(request: web.Request) -> web.Response:
     its = parts(request)
     if (bound_to := await _cookie_session(request)) is None:
         if await browser.known_binding(request) is None:
-            await charge(request, Charge("browser", (origin(request),)))
+            await charge(request, Charge("browser", (network(request),)))
         bound_to = await browser.binding(request)
     token = its.csrf.token(bound_to)
     response = answers.answer({"csrfToken": token})

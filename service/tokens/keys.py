@@ -21,7 +21,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.audit.events import Event
 from service.audit.trail import Audit
-from service.clock import Clock
+from service.clock import Clock, milliseconds, moment
 from service.errors import NotFound, ServiceError, StoreUnavailable
 from service.settings import Settings, SettingsError
 from service.store import Script, Store
@@ -144,7 +144,7 @@ class Keys:
 
     def signing_since(self) -> datetime | None:
         """When the key that signs now began to; `None` for one of the operator's own."""
-        return _time(since) if (since := self.signing().signs_from) else None
+        return moment(since) if (since := self.signing().signs_from) else None
 
     def by_header(self, header: str) -> SigningKey | None:
         """The key of a token, known by the very header that we write with it.
@@ -176,8 +176,8 @@ class Keys:
                     key.kid,
                     key.algorithm,
                     state,
-                    _time(key.signs_from) if key.signs_from else None,
-                    _time(min(later)) + self._afterwards if later else None,
+                    moment(key.signs_from) if key.signs_from else None,
+                    moment(min(later)) + self._afterwards if later else None,
                 )
             )
         return found
@@ -221,7 +221,7 @@ class Keys:
         await self._turned(candidate, asked)
         if added := self._found(candidate.kid):
             await self._audit.record(
-                Event.SIGNING_KEY_ADDED, kid=added.kid, signs_from=_time(added.signs_from).isoformat()
+                Event.SIGNING_KEY_ADDED, kid=added.kid, signs_from=moment(added.signs_from).isoformat()
             )
 
     async def _turned(self, candidate: SigningKey | None, asked: bool) -> str:
@@ -231,9 +231,9 @@ class Keys:
                 _RING,
                 self._algorithm,
                 *given,
-                _ms(self._rotation),
-                _ms(LEAD),
-                _ms(self._afterwards),
+                milliseconds(self._rotation),
+                milliseconds(LEAD),
+                milliseconds(self._afterwards),
                 int(asked),
             )
         )
@@ -359,11 +359,3 @@ def _pem(private: Any) -> bytes:
 def _header(kid: str, algorithm: str, private: Any) -> str:
     """The first segment of every token that this key signs, exactly as the library writes it."""
     return jwt.encode({}, private, algorithm, headers={"kid": kid, "typ": "at+jwt"}).split(".")[0]
-
-
-def _ms(span: timedelta) -> int:
-    return int(span.total_seconds() * 1000)
-
-
-def _time(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
