@@ -16,7 +16,6 @@ be written at the time is told by who finishes the deletion.
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
 from service.accounts.passwords import Passwords
 from service.accounts.user import User
@@ -30,7 +29,6 @@ from service.errors import (
     InvalidField,
     InvalidToken,
     NotFound,
-    ReauthenticationRequired,
     StoreUnavailable,
 )
 from service.sessions.families import Families
@@ -40,8 +38,7 @@ Removal = Callable[[str], Awaitable[object]]
 """Removes all that a feature keeps of the user with this id; may be repeated."""
 
 _ATTEMPTS = 5
-_TELLS_WITHIN = timedelta(seconds=5)  # after that, who began a deletion and has not told of it never will
-RECENT = timedelta(minutes=10)  # how long after a sign-in an account without a password may be deleted
+_TELLS_WITHIN = 5.0  # seconds; after that, who began a deletion and has not told of it never will
 
 
 class Deletion:
@@ -71,8 +68,7 @@ class Deletion:
         if (user := await self._users.find(principal.user_id)) is None:
             raise InvalidToken("The account is gone")
         if not user.password:
-            if self._clock.now() - principal.auth_time > RECENT.total_seconds():
-                raise ReauthenticationRequired
+            principal.check_recent(self._clock.now())
         elif password is None:
             raise InvalidField("password", "is required")
         elif not await self._passwords.verify(password, user.password):
@@ -121,7 +117,7 @@ class Deletion:
 
     async def _untold(self, user: User) -> bool:
         """Whether the call that began this deletion was cut off before its event was written."""
-        if user.leaving_since is None or self._clock.now() - user.leaving_since.timestamp() < _TELLS_WITHIN.seconds:
+        if user.leaving_since is None or self._clock.now() - user.leaving_since.timestamp() < _TELLS_WITHIN:
             return False
         told, _ = await self._audit.page(Wanted(user.id, Event.USER_DELETED), None, 1)
         return not told

@@ -36,6 +36,7 @@ from service.accounts.users import Users
 from service.apikeys.keys import ApiKeys, Held
 from service.audit.events import Event
 from service.audit.trail import Audit
+from service.clock import stamp
 from service.errors import NotFound
 from service.sessions.families import Families
 
@@ -144,9 +145,7 @@ class Repair:
         for user in await self._users.find_all(user_ids):
             if user is None or user.leaving:
                 continue
-            wanted = [await self._lookups.email(user.email)]
-            wanted += [await self._lookups.identity(held.issuer, held.subject) for held in user.identities]
-            for lookup in wanted:
+            for lookup in await self._lookups_of(user):
                 holder = await self._lookups.holder(lookup)
                 if holder is None or (holder.user_id == user.id and not holder.for_good):
                     found.append(_Astray("unfound", user.id, lookup))
@@ -198,12 +197,13 @@ class Repair:
 
     async def _leads(self, lookup: str, user_id: str) -> bool:
         """Whether the user whom a lookup leads to has the email or the identity that it stands for."""
-        if (user := await self._users.find(user_id)) is None:
-            return False
-        if lookup == await self._lookups.email(user.email):
-            return True
+        user = await self._users.find(user_id)
+        return user is not None and lookup in await self._lookups_of(user)
+
+    async def _lookups_of(self, user: User) -> list[str]:
+        """The lookups that should lead to a user."""
         identities = [await self._lookups.identity(held.issuer, held.subject) for held in user.identities]
-        return lookup in identities
+        return [await self._lookups.email(user.email), *identities]
 
     async def _sessions(self, user_ids: list[str]) -> None:
         live = await self._families.live_of(user_ids)
@@ -230,42 +230,45 @@ class Repair:
             await self._mend("uncounted", f"{mark}... of {user_id}, which is over", leaving)
 
     async def _events(self, user_ids: list[str]) -> None:
-        users = await self._users.find_all(user_ids)
-        for user_id in [user_id for user_id, user in zip(user_ids, users, strict=True) if user is None]:
+        for user_id in await self._gone(user_ids):
             await self._mend("unowned", f"events of {user_id}", self._audit.forget(user_id))
 
     async def _key_lists(self, user_ids: list[str]) -> None:
-        users = await self._users.find_all(user_ids)
-        for user_id in [user_id for user_id, user in zip(user_ids, users, strict=True) if user is None]:
+        gone = await self._gone(user_ids)
+        for user_id in gone:
             await self._mend("unowned", f"API keys of {user_id}", self._api_keys.revoke_all(user_id))
 
         async def blank(some: list[str]) -> list[tuple[str, str]]:
             return [(user_id, key_id) for user_id in some for key_id in await self._api_keys.leading_nowhere(user_id)]
 
-        owners = [user.id for user in users if user]
+        owners = [user_id for user_id in user_ids if user_id not in gone]
         for user_id, key_id in await self._still(owners, blank):
             what = f"API key {key_id} in the list of {user_id}"
             await self._mend("unlisted", what, self._api_keys.drop(user_id, [key_id]))
 
     async def _keys(self, keys: list[Held]) -> None:
-        users = await self._users.find_all(key.user_id for key in keys)
-        owned = []
-        for key, user in zip(keys, users, strict=True):
-            if user is None:
+        gone = await self._gone(key.user_id for key in keys)
+        for key in keys:
+            if key.user_id in gone:
                 await self._mend("unowned", f"API key {key.id} of {key.user_id}", self._api_keys.withdraw(key))
-            else:
-                owned.append(key)
+        owned = [key for key in keys if key.user_id not in gone]
         for key in await self._still(owned, self._api_keys.unseen):
             await self._mend("unseen", f"API key {key.id} of {key.user_id}", self._api_keys.show(key))
 
     async def _tokens(self, tokens: list[tuple[str, str]]) -> None:
-        users = await self._users.find_all(user_id for _, user_id in tokens)
-        for (name, user_id), user in zip(tokens, users, strict=True):
-            if user is None:
+        gone = await self._gone(user_id for _, user_id in tokens)
+        for name, user_id in tokens:
+            if user_id in gone:
                 await self._mend("unowned", f"a one-time token of {user_id}", self._once.withdraw(name))
 
+    async def _gone(self, user_ids: Iterable[str]) -> list[str]:
+        """Those of these users who are no more."""
+        user_ids = tuple(user_ids)
+        users = await self._users.find_all(user_ids)
+        return [user_id for user_id, user in zip(user_ids, users, strict=True) if user is None]
+
     def _place(self, user: User) -> tuple[str, int, tuple[str, ...], bool]:
-        return user.id, round(user.created_at.timestamp() * 1000), user.roles, user.active
+        return user.id, stamp(user.created_at), user.roles, user.active
 
     def _tell(self, kind: str, what: str) -> None:
         self._findings.found[kind] += 1

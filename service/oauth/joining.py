@@ -15,7 +15,6 @@ email only where both sides have verified it.
 import asyncio
 import unicodedata
 from dataclasses import replace
-from datetime import timedelta
 
 from service import metrics
 from service.accounts.emails import LONGEST, InvalidEmail, canonical
@@ -41,7 +40,6 @@ from service.sessions.families import EndReason, Families
 from service.sessions.signin import SignedIn, SignIn
 from service.tokens.access import Principal
 
-RECENT = timedelta(minutes=10)  # how long after a sign-in one may link and unlink
 _LONGEST_NAME = 100
 _LOOK_AGAIN = (0.05, 0.1, 0.2, 0.4, 0.4)  # seconds between looks for an account that is just being made
 AMR = ("fed",)
@@ -94,8 +92,8 @@ class Joining:
         return await self._users.find(user_id) or user
 
     async def unlink(self, principal: Principal, provider: str, client: Client) -> None:
-        """Take an identity from one's account; raises `Forbidden` when it is the last way in."""
-        self.check_recent(principal)
+        """Take an identity from an account; raises `ReauthenticationRequired` or, of the last way in, `Forbidden`."""
+        principal.check_recent(self._clock.now())
         user = await self._users.find(principal.user_id)
         if user is None or not any(held.provider == provider for held in user.identities):
             return  # nothing to tell of; the name may be anything, and of any length
@@ -104,11 +102,6 @@ class Joining:
         except LastWayIn as error:
             raise Forbidden("This is your only way to sign in; set a password or link another account first") from error
         await self._audit.record(Event.IDENTITY_UNLINKED, user_id=principal.user_id, provider=provider, client=client)
-
-    def check_recent(self, principal: Principal) -> None:
-        """Raise `ReauthenticationRequired` unless the sign-in is a matter of minutes (RFC 9470, in spirit)."""
-        if self._clock.now() - principal.auth_time > RECENT.total_seconds():
-            raise ReauthenticationRequired
 
     async def _account_of(self, person: Person, provider: str, client: Client) -> User:
         for pause in _LOOK_AGAIN:

@@ -133,7 +133,7 @@ async def link(request: web.Request) -> web.Response:
     """Leave for a provider to link an account there with this one; the sign-in must be recent."""
     its, name, asking = parts(request), request.match_info["provider"], principal(request)
     its.oauth.provider(name)
-    its.joining.check_recent(asking)
+    asking.check_recent(its.clock.now())
     flow = Flow(
         provider=name,
         browser=await browser.depart(request),

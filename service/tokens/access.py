@@ -18,7 +18,7 @@ import orjson
 from service.accounts.roles import Roles
 from service.accounts.user import Rights, User
 from service.clock import Clock
-from service.errors import InvalidToken, TokenExpired
+from service.errors import InvalidToken, ReauthenticationRequired, TokenExpired
 from service.ids import is_id, new_id
 from service.sessions.families import Family
 from service.settings import Settings
@@ -26,6 +26,7 @@ from service.tokens.keys import Keys, SigningKey
 
 LONGEST = 8192  # characters
 REMEMBERED = 10_000  # tokens
+_RECENT = 600  # seconds after a sign-in, for what somebody who has only found a session open must not do
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _LATEST = 253_402_300_800  # the year 10000, in seconds since the epoch; no clock that we meet goes further
 _TYPES: dict[str, type] = {
@@ -63,6 +64,11 @@ class Principal:
     epoch: int
     kid: str
     key_id: str = ""  # of an API key; its `expires_at` may be 0, for never
+
+    def check_recent(self, now: float) -> None:
+        """Raise `ReauthenticationRequired` unless the sign-in is a matter of minutes (RFC 9470, in spirit)."""
+        if now - self.auth_time > _RECENT:
+            raise ReauthenticationRequired
 
 
 class AccessTokens:

@@ -41,6 +41,16 @@ async def until(seen: Callable[[], Any]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def recalled(store: Store) -> Any:
+    """What it says once Redis answers again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await store.recall(*READ)
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+
+
 def kept(store: Store) -> bool:
     return store._memory.recall(READ) is not None
 
@@ -205,13 +215,7 @@ async def test_while_redis_cannot_be_reached_nothing_is_answered_from_memory(sto
         await store.recall(*READ)
     await proxy.start()
 
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                assert await store.recall(*READ) == [None, None]
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(0.01)
+    assert await recalled(store) == [None, None]
 
 
 async def test_behind_a_cut_cable_nothing_is_older_than_two_seconds(store, proxy, redis_server):
@@ -299,13 +303,7 @@ async def test_a_redis_that_comes_back_as_another_is_asked(own_redis):
     own_redis.start()
     own_redis.cli("HDEL", KEY, "sid")
 
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                assert await store.recall(*READ) == [None, None]
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(0.01)
+    assert await recalled(store) == [None, None]
     await store.close()
 
 
