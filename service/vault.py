@@ -21,6 +21,28 @@ class Unsealable(Exception):
     """Sealed with a secret that is not among ours, or not what was sealed."""
 
 
+class Hmac:
+    """HMAC-SHA256 with one key (RFC 2104), for many short messages.
+
+    The two hashes that it is made of have the key in them from the beginning, and each message goes on from a copy.
+    The library's takes three times as long, to begin anew as well as to copy.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def of(self, message: bytes) -> bytes:
+        """The MAC of a message, 32 bytes."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 class Vault:
     """The secrets of this installation, the current one first."""
 
@@ -52,13 +74,11 @@ class Key:
 
     def mac(self, message: bytes) -> bytes:
         """HMAC-SHA256, 32 bytes (RFC 2104)."""
-        return _mac(self._begun[0], message)
+        return self._macs[0].of(message)
 
     def verify(self, message: bytes, mac: bytes) -> bool:
         """True for a MAC of this message, possibly cut to 16 bytes, by any of the keys; in constant time each."""
-        return len(mac) >= 16 and any(
-            hmac.compare_digest(_mac(begun, message)[: len(mac)], mac) for begun in self._begun
-        )
+        return len(mac) >= 16 and any(hmac.compare_digest(by_key.of(message)[: len(mac)], mac) for by_key in self._macs)
 
     def seal(self, plain: bytes, context: bytes) -> bytes:
         """AES-256-GCM with a random nonce in front; `context` is authenticated with it."""
@@ -82,16 +102,9 @@ class Key:
         return self.seal(self.unseal(sealed, context), context)
 
     @cached_property
-    def _begun(self) -> tuple[hmac.HMAC, ...]:
-        """The MACs of nothing yet: to go on from a copy takes half as long as to begin."""
-        return tuple(hmac.new(key, digestmod=hashlib.sha256) for key in self._keys)
+    def _macs(self) -> "tuple[Hmac, ...]":
+        return tuple(map(Hmac, self._keys))
 
     @cached_property
     def _ciphers(self) -> tuple[AESGCM, ...]:
         return tuple(AESGCM(key) for key in self._keys)
-
-
-def _mac(begun: hmac.HMAC, message: bytes) -> bytes:
-    mac = begun.copy()
-    mac.update(message)
-    return mac.digest()

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.audit.events import Event
 from service.audit.trail import Audit
@@ -41,7 +41,7 @@ from service.clock import Clock, milliseconds, moment
 from service.errors import NotFound, ServiceError, StoreUnavailable
 from service.settings import Settings, SettingsError
 from service.store import Script, Store
-from service.vault import Unsealable, Vault
+from service.vault import Hmac, Unsealable, Vault
 
 log = structlog.get_logger("service.tokens")
 
@@ -68,14 +68,20 @@ class SigningKey:
     jwk: dict[str, str] | None = None
     signs_from: int = 0  # ms of Redis' clock
 
-    def sign(self, message: bytes) -> bytes:
-        """The signature of a JWS (RFC 7515), raw."""
-        return self._signer.sign(message, self.private)
+    @property
+    def quick(self) -> bool:
+        """Whether a signature takes no longer than waiting for one would."""
+        return self.algorithm == "HS256"
 
     @cached_property
-    def _signer(self) -> Algorithm:
-        """The library's; to look it up and to check the key for each token would cost more than HS256 does."""
-        return jwt.get_algorithm_by_name(self.algorithm)
+    def sign(self) -> Callable[[bytes], bytes]:
+        """What makes the signature of a JWS (RFC 7515), raw.
+
+        The library would look the algorithm up and check the key for each token, which costs more than HS256 does.
+        """
+        if self.algorithm == "HS256":
+            return Hmac(self.private).of
+        return partial(jwt.get_algorithm_by_name(self.algorithm).sign, key=self.private)
 
     @classmethod
     def asymmetric(cls, algorithm: str, private: Any, signs_from: int = 0) -> "SigningKey":
