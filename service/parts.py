@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -104,8 +105,20 @@ class Parts:
 
 
 PARTS = web.AppKey("parts", Parts)
+_SERVED_BY = web.RequestKey("served_by", Parts)
+T = TypeVar("T")
+
+
+def serve_with(request: web.Request, its: Parts) -> None:
+    """These parts serve the request."""
+    request[_SERVED_BY] = its
 
 
 def parts(request: web.Request) -> Parts:
     """The parts that serve this request."""
-    return request.app[PARTS]
+    return request[_SERVED_BY]
+
+
+def kept(request: web.Request, key: web.RequestKey[T]) -> T | None:
+    """What is kept with the request under a key; the framework's `get` raises and catches where there is nothing."""
+    return request._state.get(key)

@@ -18,7 +18,7 @@ from service.http.metrics import meter
 from service.http.problems import REQUEST_ID
 from service.http.response import Answer, Heads
 from service.http.throttle import tell_what_is_left
-from service.parts import PARTS
+from service.parts import PARTS, serve_with
 from service.store import be_patient
 
 log = structlog.get_logger("service.http")
@@ -47,6 +47,7 @@ class Edge:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """The answer, whatever happens."""
         its, began = self._its, time.perf_counter()
+        serve_with(request, its)
         sent = request.headers.get("X-Request-Id")
         request[REQUEST_ID] = request_id = sent if sent and _SANE_ID.fullmatch(sent) else _new_id()
         logs.request_id.set(request_id)

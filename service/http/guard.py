@@ -24,7 +24,7 @@ from service.client import Client
 from service.errors import Forbidden, InvalidApiKey, InvalidToken, NoToken, NotSignedIn
 from service.http.body import arrived
 from service.http.csrf import SAFE
-from service.parts import parts
+from service.parts import kept, parts
 from service.settings import LOOPBACK
 from service.tokens.access import Principal
 
@@ -51,7 +51,7 @@ def principal(request: web.Request) -> Principal:
 
 
 def optional_principal(request: web.Request) -> Principal | None:
-    return request.get(_PRINCIPAL)
+    return kept(request, _PRINCIPAL)
 
 
 def account(request: web.Request) -> User:
@@ -61,7 +61,7 @@ def account(request: web.Request) -> User:
 
 def client(request: web.Request) -> Client:
     """Where the request comes from and what sent it."""
-    if (known := request.get(_CLIENT)) is None:
+    if (known := kept(request, _CLIENT)) is None:
         sent = request.headers.get(hdrs.USER_AGENT, "")[:_USER_AGENT_LONGEST]
         agent = sent if sent.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in sent)
         known = request[_CLIENT] = Client(address(request), agent)

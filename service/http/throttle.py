@@ -8,8 +8,9 @@ from functools import wraps
 from aiohttp import web
 
 from service.http.guard import Guard, Handler, client
+from service.http.response import Answer
 from service.limits.limiter import Allowance, Charge, Refused
-from service.parts import parts
+from service.parts import kept, parts
 
 _ALLOWANCES = web.RequestKey("allowances", list[Allowance])
 
@@ -66,8 +67,9 @@ def network(request: web.Request) -> str:
     return client(request).network
 
 
-def tell_what_is_left(request: web.Request, response: web.Response) -> None:
+def tell_what_is_left(request: web.Request, answer: Answer) -> None:
     """The `RateLimit` headers of an answer."""
-    if allowances := request.get(_ALLOWANCES):
-        response.headers["RateLimit"] = ", ".join(allowance.limit_header for allowance in allowances)
-        response.headers["RateLimit-Policy"] = ", ".join(allowance.policy_header for allowance in allowances)
+    if allowances := kept(request, _ALLOWANCES):
+        left = ", ".join([allowance.limit_header for allowance in allowances])
+        policies = ", ".join([allowance.policy_header for allowance in allowances])
+        answer.lines += f"RateLimit: {left}\r\nRateLimit-Policy: {policies}\r\n"

@@ -16,8 +16,9 @@ import base64
 import math
 import secrets
 import time
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from service import metrics
 from service.errors import RateLimited
@@ -30,8 +31,7 @@ _MOST_FULL = 10_000  # windows that are known to have refused lately
 _WINDOW = Script(Path(__file__).with_name("window.lua"))
 
 
-@dataclass(frozen=True)
-class Allowance:
+class Allowance(NamedTuple):
     """What a policy still allows, for the `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers-10)."""
 
     policy: Policy
@@ -47,8 +47,7 @@ class Allowance:
         return self.policy.header
 
 
-@dataclass(frozen=True)
-class Charge:
+class Charge(NamedTuple):
     """One call against one policy; it counts for what the subject's parts name together."""
 
     policy: str
@@ -75,6 +74,7 @@ class Limiter:
         self._places = places
         self._key = vault.key("limit-subject")
         self._policies = policies
+        self._mark, self._calls = secrets.token_urlsafe(9), count()  # what each call is named by, of all instances
         self._full: dict[str, float] = {}  # windows that refused lately: until when they would (monotonic, in seconds)
         self._counts = {
             name: tuple(metrics.RATE_LIMITS.labels(name, decision) for decision in ("refused", "allowed"))
@@ -83,7 +83,7 @@ class Limiter:
 
     async def charge(self, *charges: Charge) -> list[Allowance]:
         """Count one call against each policy, the narrowest first; raises `Refused`, and then none is counted."""
-        call = secrets.token_urlsafe(9)
+        call = f"{self._mark}{next(self._calls):x}"
         allowances: list[Allowance] = []
         counted: list[str] = []
         for charge in charges:

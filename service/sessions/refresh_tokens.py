@@ -8,7 +8,7 @@ stored: the same input gives the same token, which makes a retry harmless, and g
 
 import base64
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.errors import InvalidRefreshToken
 from service.ids import id_bytes, id_text
@@ -18,8 +18,7 @@ _FORM = re.compile(r"rt_([A-Za-z0-9_-]{72})", re.ASCII)
 _VERSION = b"\x01"
 
 
-@dataclass(frozen=True)
-class RefreshToken:
+class RefreshToken(NamedTuple):
     """What a refresh token says: the holder of generation `generation` of this session of this user."""
 
     user_id: str

@@ -1,5 +1,6 @@
 """Sessions over HTTP: sign in, refresh, sign out, and see where one is signed in."""
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from service.errors import (
     SessionEnded,
 )
 from service.http import answers, browser, guard, shapes
-from service.http.body import Body, read, read_optional
+from service.http.body import Body, at_hand, read, read_optional
 from service.http.browser import with_browser_session
 from service.http.contract import BEARER, BROWSER, COOKIE, CSRF, MODE, REFRESH, Contract
 from service.http.csrf import HEADER
@@ -39,6 +40,9 @@ from service.sessions.refresh_tokens import RefreshToken
 from service.tokens.access import Principal
 
 routes = web.RouteTableDef()
+
+# What nearly every client sends: this one member, and a string without escapes. `Refresh` has the say over all else.
+_USUAL = re.compile(rb'\s*{\s*"refreshToken"\s*:\s*"([\w-]*)"\s*}\s*'.replace(rb"\s", rb"[ \t\r\n]"), re.ASCII)
 
 
 class Credentials(Body):
@@ -178,9 +182,9 @@ async def csrf_token(request: web.Request) -> web.Response:
 
 async def _presented(request: web.Request) -> Presented:
     """The refresh token of this request, from its body or else its cookie; raises `RefreshRefused`."""
-    its, body = parts(request), await read_optional(request, Refresh)
-    if body and body.refresh_token is not None:
-        return Presented(its.refresh_tokens.read(body.refresh_token), in_cookie=False)
+    its, text = parts(request), await _in_body(request)
+    if text is not None:
+        return Presented(its.refresh_tokens.read(text), in_cookie=False)
     request[REFRESHED_BY_COOKIE] = True
     if not (texts := its.cookies.refresh_tokens(request)):
         raise NoRefreshToken
@@ -193,18 +197,26 @@ async def _presented(request: web.Request) -> Presented:
     return confirmed[0]
 
 
+async def _in_body(request: web.Request) -> str | None:
+    """The refresh token of the body, `None` where it has none."""
+    if usual := _USUAL.fullmatch(at_hand(request)):
+        return usual[1].decode("ascii")
+    body = await read_optional(request, Refresh)
+    return body.refresh_token if body else None
+
+
 async def _held(request: web.Request) -> dict[tuple[str, str], Principal | None]:
     """The sessions that this request holds a credential of, with its access token where there is one.
 
     Only what is authentic counts; whether it is still valid does not matter to somebody who wants out. A session that
     only a cookie vouches for must be confirmed by its CSRF token.
     """
-    its, body = parts(request), await read_optional(request, Refresh)
+    its, text = parts(request), await _in_body(request)
     brought: dict[tuple[str, str], Principal | None] = {}
     kept: dict[tuple[str, str], Principal | None] = {}
     with suppress(InvalidRefreshToken):
-        if body and body.refresh_token is not None:
-            token = its.refresh_tokens.read(body.refresh_token)
+        if text is not None:
+            token = its.refresh_tokens.read(text)
             brought[token.user_id, token.session_id] = None
     for token in _authentic(request, its.cookies.refresh_tokens(request)):
         kept[token.user_id, token.session_id] = None
