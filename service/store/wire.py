@@ -34,8 +34,8 @@ from service.store.memory import BEAT, TRUSTED, Memory
 log = structlog.get_logger("service.store")
 
 WORDS = frozenset({
-    "ASKING", "DEL", "EVALSHA", "EXISTS", "GET", "HGET", "HGETALL", "HMGET", "SADD", "SREM", "ZADD", "ZREM",
-    "ZREMRANGEBYSCORE",
+    "ASKING", "DEL", "EVALSHA", "EXISTS", "GET", "HGET", "HGETALL", "HMGET", "SADD", "SREM", "ZADD",
+    "ZCOUNT", "ZREM", "ZREMRANGEBYSCORE",
 })  # fmt: skip
 MOST = 10_000  # calls under way on one connection
 _TICK = 0.05  # seconds by which a call may be told late that its time is up

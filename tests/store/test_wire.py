@@ -202,6 +202,7 @@ async def test_a_reply_is_the_one_that_the_library_would_give(node, redis_server
         "SADD": ("SADD", "set", "a"),
         "SREM": ("SREM", "set", "b"),
         "ZADD": ("ZADD", "ranked", 2.5, "a"),
+        "ZCOUNT": ("ZCOUNT", "ranked", "(1", "+inf"),
         "ZREM": ("ZREM", "ranked", "b"),
         "ZREMRANGEBYSCORE": ("ZREMRANGEBYSCORE", "ranked", "-inf", 1),
     }[word]
