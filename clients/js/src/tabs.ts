@@ -1,3 +1,5 @@
+import { life } from "./life.js";
+import type { Session } from "./session.js";
 import type { EndReason } from "./types.js";
 
 /**
@@ -15,27 +17,43 @@ export type Message =
 
 const REASONS: readonly unknown[] = ["none", "signed-out", "expired", "reused", "ended", "disabled"];
 
-export interface Tabs {
-  tell(message: Message): void;
-  close(): void;
+/** Tell the other tabs of this origin, and hear them; nobody where there is no `BroadcastChannel`. */
+export function joinTabs(session: Session): void {
+  const { options, inCookies, base } = session;
+  // Without cookies each tab has a session of its own.
+  if (!inCookies || options.channel === false || typeof BroadcastChannel === "undefined") return;
+  const channel = new BroadcastChannel(options.channel ?? `gatepost ${base}`);
+  channel.onmessage = ({ data }) => isMessage(data) && hear(session, data);
+  (channel as { unref?: () => void }).unref?.(); // Node would go on running for it
+  session.tell = (message) => channel.postMessage(message);
+  session.closing.signal.addEventListener("abort", () => {
+    session.tell = () => {};
+    channel.close();
+  });
 }
 
-/** The other tabs of this origin; nobody where there is no `BroadcastChannel`. */
-export function tabs(name: string | false, hear: (message: Message) => void): Tabs {
-  if (name === false || typeof BroadcastChannel === "undefined") return { tell() {}, close() {} };
-  const channel = new BroadcastChannel(name);
-  channel.onmessage = ({ data }) => isMessage(data) && hear(data);
-  (channel as { unref?: () => void }).unref?.(); // Node would go on running for it
-  return {
-    tell: (message) => channel.postMessage(message),
-    close: () => channel.close(),
-  };
+function hear(session: Session, message: Message): void {
+  const { user, status } = session.state;
+  const same = user?.id === message.user;
+  if (message.type === "out") {
+    // Of another user: this tab knows better already.
+    if (message.user && user && !same) return;
+    session.interrupt();
+    session.end(message.reason, true);
+  } else if (message.type === "fresh") {
+    if (!same) return;
+    session.cookie = life(message.until - Date.now());
+    session.arm();
+  } else if (message.type === "in" || !(same || status === "checking")) {
+    if (!same) return session.begin(true);
+    session.interrupt();
+    session.csrf = session.access = session.id = undefined; // the same person, in a new session
+  }
 }
 
 /** Another version of this library may be open in another tab. */
 function isMessage(data: unknown): data is Message {
-  if (typeof data !== "object" || data === null) return false;
-  const { type, user, reason, until } = data as Record<string, unknown>;
+  const { type, user, reason, until } = Object(data) as Record<string, unknown>;
   if (type === "out") return (user === null || typeof user === "string") && REASONS.includes(reason);
   return typeof user === "string" && (type === "in" || type === "here" || (type === "fresh" && typeof until === "number"));
 }
