@@ -1,8 +1,8 @@
 import { absolute, originOf } from "./addresses.js";
-import { credentials, isSafe } from "./credentials.js";
+import { credentials, SAFE } from "./credentials.js";
 import { learnCsrf, needCsrf } from "./csrf.js";
 import type { Life } from "./life.js";
-import { NetworkError, Problem } from "./problem.js";
+import { isFailure, Problem } from "./problem.js";
 import { isOver, refresh } from "./refresh.js";
 import { drop, send, type How } from "./send.js";
 import { answer, json } from "./service.js";
@@ -34,7 +34,7 @@ export async function fetchWith(
   }
 
   const method = (init.method ?? given?.method ?? "GET").toUpperCase();
-  const safe = isSafe(method);
+  const safe = SAFE.has(method);
   const cookies = inCookies && ours;
   const signal = init.signal ?? given?.signal;
   const body = kind(init.body);
@@ -49,7 +49,7 @@ export async function fetchWith(
       how,
     );
 
-  const who = session.state.user?.id;
+  const who = session.userId;
   const kept = await settled(async () => {
     await shared(session.loaded(), signal);
     const life = cookies ? session.cookie : session.access?.life;
@@ -77,7 +77,7 @@ export async function fetchWith(
   });
   if (failed) return failed;
   // What one person asked for is not repeated as another, nor a body that is used up.
-  if (!mended || body === "stream" || (who && session.state.user?.id !== who)) return first;
+  if (!mended || body === "stream" || (who && session.userId !== who)) return first;
   drop(first);
   return go();
 }
@@ -112,7 +112,7 @@ async function settled(work: () => Promise<void>): Promise<Response | undefined>
 /** That a refresh failed does not matter to a call that is in time without it, or that nobody is asked about. */
 const forgive = (life: Life | undefined) => (error: unknown) => {
   if (isOver(error)) return;
-  if (!life || life.left() <= 0 || !(error instanceof Problem || error instanceof NetworkError)) throw error;
+  if (!life || life.left() <= 0 || !isFailure(error)) throw error;
 };
 
 /** A stream cannot be sent twice, and only text has a time limit: an upload takes what it needs. */

@@ -1,7 +1,7 @@
 import type { Session } from "./session.js";
 
-const SAFE = new Set(["GET", "HEAD", "OPTIONS"]);
-export const isSafe = (method: string): boolean => SAFE.has(method);
+/** Methods that change nothing. */
+export const SAFE = new Set(["GET", "HEAD", "OPTIONS"]);
 
 /** The CSRF token, from memory or from its cookie, which a page on the service's own host can read. */
 export const csrfToken = (session: Session): string | undefined =>
@@ -10,7 +10,7 @@ export const csrfToken = (session: Session): string | undefined =>
 /** A call with what of ours goes along: the cookies and the CSRF token, or nothing but the `bearer` token. */
 export function credentials(session: Session, method: string, given: HeadersInit | undefined, cookies: boolean, bearer = !cookies) {
   const headers = new Headers(given);
-  const token = cookies && !isSafe(method) && csrfToken(session);
+  const token = cookies && !SAFE.has(method) && csrfToken(session);
   if (token) headers.set("X-CSRF-Token", token);
   if (bearer && session.access) headers.set("Authorization", `Bearer ${session.access.token}`);
   const init: RequestInit = { method, headers, credentials: cookies ? "include" : "omit" };

@@ -8,7 +8,7 @@ import { shared } from "./waiting.js";
 
 /** Learn the token of this browser's session before it is needed, unless it is known. */
 export async function needCsrf(session: Session, signal: How["signal"]): Promise<void> {
-  if (session.inCookies && session.state.status === "authenticated" && !csrfToken(session)) await learnCsrf(session, signal);
+  if (session.inCookies && session.userId && !csrfToken(session)) await learnCsrf(session, signal);
 }
 
 /** Ask for it. */

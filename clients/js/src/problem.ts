@@ -25,10 +25,10 @@ export class Problem extends Error {
     this.status = status;
     this.code = text(members.code) ?? "";
     this.title = title;
-    this.errors = Array.isArray(members.errors) ? members.errors : [];
+    this.errors = list(members.errors);
     this.retryAfter = typeof members.retryAfter === "number" ? members.retryAfter : retryAfter;
     this.requestId = text(members.requestId);
-    this.required = Array.isArray(members.required) ? members.required : [];
+    this.required = list(members.required);
     this.members = members;
   }
 
@@ -66,4 +66,8 @@ export function retryAfter(response: Response): number | null {
   return Number.isNaN(until) ? null : Math.max(0, until - now);
 }
 
+/** What becomes of a call when nobody has made a mistake. */
+export const isFailure = (error: unknown): error is Problem | NetworkError => error instanceof Problem || error instanceof NetworkError;
+
 const text = (value: unknown): string | null => (typeof value === "string" ? value : null);
+const list = (value: unknown) => (Array.isArray(value) ? value : []);

@@ -29,12 +29,17 @@ export const isOver = (error: unknown): boolean => error instanceof Overtaken ||
 export const refresh = (session: Session): Promise<void> => single(session, renew);
 
 async function renew(session: Session): Promise<void> {
-  const { epoch } = session;
+  const { epoch, inCookies, refreshToken } = session;
+  const body = inCookies ? undefined : { refreshToken };
   for (;;) {
     while (session.changing) await session.changing;
     if (epoch !== session.epoch) throw new Overtaken();
+    const elapsed = watch();
+    const { signal } = (session.cut = new AbortController());
     try {
-      return await exchange(session);
+      const tokens = await confirmed<Tokens>(session, "/api/auth/refresh", body, { signal });
+      if (epoch !== session.epoch) throw new Overtaken();
+      return renewed(session, tokens, elapsed);
     } catch (error) {
       if (epoch !== session.epoch) throw new Overtaken();
       // Cut off for a sign-in that then failed: there is still a session to refresh.
@@ -45,24 +50,18 @@ async function renew(session: Session): Promise<void> {
   }
 }
 
-async function exchange(session: Session): Promise<void> {
-  const { inCookies, refreshToken, epoch } = session;
-  const elapsed = watch();
-  const { signal } = (session.cut = new AbortController());
-  const tokens = await confirmed<Tokens>(session, "/api/auth/refresh", inCookies ? undefined : { refreshToken }, { signal });
-  if (epoch !== session.epoch) throw new Overtaken();
+function renewed(session: Session, tokens: Tokens, elapsed: () => number): void {
   if (typeof tokens?.accessToken !== "string" || !(tokens.expiresIn > 0)) throw stranger();
   session.take(tokens, elapsed);
   session.renewed += 1;
-  const { user } = session.state;
-  const { cookie } = session;
+  const { userId, cookie } = session;
   const { sub } = claims(tokens.accessToken);
-  if (user && sub && sub !== user.id) return session.begin(false);
-  if (user && cookie) session.tell({ type: "fresh", user: user.id, until: Date.now() + cookie.left() });
+  if (userId && sub && sub !== userId) return session.begin(false);
+  if (userId && cookie) session.tell({ type: "fresh", user: userId, until: Date.now() + cookie.left() });
   session.arm();
 }
 
 function why(session: Session, { code, members }: Problem): EndReason {
-  if (code === "NO_REFRESH_TOKEN" && !session.state.user) return "none";
+  if (code === "NO_REFRESH_TOKEN" && !session.userId) return "none";
   return code === "SESSION_ENDED" && members.reason ? (WHY.get(members.reason) ?? "ended") : ENDED.get(code)!;
 }

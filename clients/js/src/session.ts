@@ -51,9 +51,9 @@ export class Session {
 
   // What others do about it; `createAuth` says who.
   tell = (_: Message): void => {};
-  keep = (): void => {};
-  arm = (): void => {};
-  check = (): void => {};
+  keep!: () => void;
+  arm!: () => void;
+  check!: () => void;
   /** Ask the service who it is. */
   look!: () => Promise<User | null>;
   /** Resolves once the refresh token of an earlier start is here, if there is one. */
@@ -65,6 +65,11 @@ export class Session {
     this.origin = originOf(this.base);
     this.timeout = options.timeout ?? 10_000;
     this.retries = options.retries ?? 2;
+  }
+
+  /** Whose session it is; `undefined` while nobody is known to be signed in. */
+  get userId(): string | undefined {
+    return this.state.user?.id;
   }
 
   get life(): Life | undefined {
@@ -95,7 +100,7 @@ export class Session {
   /** The service has said who it is. */
   know(user: User, type: "in" | "here"): void {
     // Who was told by another tab has nothing to add, or many tabs would make one another look again and again.
-    if (type === "in" || (this.state.user?.id !== user.id && !this.wasTold)) this.tell({ type, user: user.id });
+    if (type === "in" || (this.userId !== user.id && !this.wasTold)) this.tell({ type, user: user.id });
     this.wasTold = false;
     this.become("authenticated", user);
   }
@@ -119,12 +124,12 @@ export class Session {
   }
 
   end(reason: EndReason, told = false): void {
-    const { status, user } = this.state;
+    const { userId, state } = this;
     this.forget();
     this.keep();
-    if (status === "unauthenticated") return;
+    if (state.status === "unauthenticated") return;
     this.become("unauthenticated", null, reason);
-    if (user && !told) this.tell({ type: "out", user: user.id, reason });
+    if (userId && !told) this.tell({ type: "out", user: userId, reason });
   }
 
   /** Somebody else has signed in with this browser: find out who, from the beginning. */

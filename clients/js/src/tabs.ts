@@ -33,18 +33,18 @@ export function joinTabs(session: Session): void {
 }
 
 function hear(session: Session, message: Message): void {
-  const { user, status } = session.state;
-  const same = user?.id === message.user;
+  const { userId } = session;
+  const same = userId === message.user;
   if (message.type === "out") {
     // Of another user: this tab knows better already.
-    if (message.user && user && !same) return;
+    if (message.user && userId && !same) return;
     session.interrupt();
     session.end(message.reason, true);
   } else if (message.type === "fresh") {
     if (!same) return;
     session.cookie = life(message.until - Date.now());
     session.arm();
-  } else if (message.type === "in" || !(same || status === "checking")) {
+  } else if (message.type === "in" || !(same || session.state.status === "checking")) {
     if (!same) return session.begin(true);
     session.interrupt();
     session.csrf = session.access = session.id = undefined; // the same person, in a new session

@@ -21,19 +21,19 @@ export function keepFresh(session: Session): () => void {
   session.arm = () => {
     failures = 0;
     set(session.life?.untilDue());
-    if (session.inCookies && !session.cookie && session.state.status === "authenticated") void single(session, learnLife);
+    if (session.inCookies && session.userId && !session.cookie) void single(session, learnLife);
   };
 
   function set(wait: number | undefined) {
     clearTimeout(timer);
-    if (wait === undefined || session.state.status !== "authenticated" || session.closing.signal.aborted) return;
+    if (wait === undefined || !session.userId || session.closing.signal.aborted) return;
     timer = setTimeout(tick, Math.min(Math.max(wait, 0), LONGEST_TIMER));
   }
 
   function tick() {
-    const { life, state } = session;
+    const { life, userId } = session;
     // A page that nobody sees lets its session rest; it looks again when it is shown.
-    if (!life || state.status !== "authenticated" || globalThis.document?.visibilityState === "hidden") return;
+    if (!life || !userId || globalThis.document?.visibilityState === "hidden") return;
     if (life.untilDue() > 0) set(life.untilDue());
     else refresh(session).catch((error) => set(peace(failures++, error)));
   }

@@ -1,5 +1,5 @@
 import { call } from "./calls.js";
-import { NetworkError, Problem } from "./problem.js";
+import { isFailure, Problem } from "./problem.js";
 import { stranger } from "./service.js";
 import type { Session } from "./session.js";
 import { peace } from "./timer.js";
@@ -22,7 +22,7 @@ export function recognise(session: Session): () => void {
       if (typeof user?.id !== "string") throw stranger();
       if (epoch === session.epoch && number > heard) {
         heard = number;
-        if (session.state.user && session.state.user.id !== user.id) session.forget();
+        if (session.userId && session.userId !== user.id) session.forget();
         session.know(user, "here");
       }
       return session.state.user;
@@ -44,7 +44,7 @@ export function recognise(session: Session): () => void {
       } catch (error) {
         if (!current()) return;
         wait = peace(n, error);
-        if (error instanceof Problem || error instanceof NetworkError) session.become("checking", null, "none", error);
+        if (isFailure(error)) session.become("checking", null, "none", error);
       }
       nap = new AbortController();
       if (current()) await pause(wait, signal, nap.signal).catch(() => {});

@@ -14,7 +14,7 @@ const sleep = globalThis.setTimeout;
 
 interface Plan {
   /** Answer this instead, without doing anything. */
-  instead?: { status: number; headers?: Record<string, string>; body?: unknown };
+  instead?: { status: number; headers?: Record<string, string>; body?: unknown; text?: string };
   /** Do it, and cut the connection. */
   lost?: boolean;
   /** Do it, and answer when this resolves. */
@@ -133,8 +133,8 @@ export class Service {
     this.log.push(line);
     this.requests.push({ line, headers: request.headers, body: Buffer.concat(chunks).toString() });
     const plan = this.plans.get(line)?.shift() ?? {};
-    const { status, headers = {}, body, cookies = [] } = plan.instead
-      ? { cookies: [], ...plan.instead }
+    const { status, headers = {}, body, text, cookies = [] }: Answer = plan.instead
+      ? plan.instead
       : this.act(line, request, Buffer.concat(chunks).toString());
     if (plan.lost) return void request.socket.destroy();
     if (plan.until) {
@@ -150,7 +150,7 @@ export class Service {
       ...(cookies.length && { "Set-Cookie": cookies }),
       ...headers,
     });
-    response.end(body === undefined ? undefined : JSON.stringify(body));
+    response.end(text ?? (body === undefined ? undefined : JSON.stringify(body)));
   }
 
   private act(line: string, request: IncomingMessage, text: string): Answer {
@@ -241,6 +241,8 @@ interface Answer {
   status: number;
   headers?: Record<string, string>;
   body?: unknown;
+  /** Instead of a body in JSON. */
+  text?: string;
   cookies?: string[];
 }
 
