@@ -1,9 +1,15 @@
 import type { Options } from "./types.js";
 
-/** Where the service is, without a slash at the end. */
-export const baseOf = ({ baseUrl }: Options): string => new URL(baseUrl || "/", globalThis.location?.href).href.replace(/\/+$/, "");
+/** Where the service is, without a slash at the end. While a server renders there is no page: nobody can be asked then. */
+export function baseOf({ baseUrl }: Options): string {
+  return new URL(baseUrl || "/", globalThis.location?.href ?? "http://server.invalid").href.replace(/\/+$/, "");
+}
 
-export const originOf = (url: string): string => new URL(url).origin;
+/** The origin, also of an address whose scheme browsers know no origin of: theirs is `null` for all of them. */
+export function originOf(url: string): string {
+  const { protocol, host } = new URL(url);
+  return `${protocol}//${host}`;
+}
 
 /** A relative address is below the service's; only what begins with a scheme or `//` is elsewhere. */
 export function absolute(input: string, base: string): string {

@@ -1,12 +1,13 @@
-import { call, fetchWith } from "./calls.js";
+import { call, fetchWith, lookAgain } from "./calls.js";
 import { NetworkError } from "./problem.js";
 import { providers, signInWith } from "./providers.js";
 import { isOver, refresh } from "./refresh.js";
 import { Session } from "./session.js";
+import { single } from "./single.js";
 import { enter, leave, leaveEverywhere } from "./sign-in.js";
 import { keepIn } from "./storage.js";
 import { joinTabs } from "./tabs.js";
-import { keepFresh } from "./timer.js";
+import { isHidden, keepFresh } from "./timer.js";
 import type { Auth, Options, Session as Device } from "./types.js";
 import { attempt } from "./waiting.js";
 import { recognise } from "./who.js";
@@ -28,7 +29,12 @@ export function createAuth(options: Options): Auth {
 
   async function begin(): Promise<void> {
     // The laptop was opened, the network is back, the tab is shown: timers may have slept.
-    const wake = () => wakers.forEach((each) => each());
+    const wake = (event: Event) => {
+      if (isHidden()) return;
+      wakers.forEach((each) => each());
+      // A page that comes back from the history has not heard what the other tabs told meanwhile.
+      if ((event as PageTransitionEvent).persisted) void single(session, lookAgain);
+    };
     globalThis.addEventListener?.("online", wake, { signal });
     globalThis.addEventListener?.("pageshow", wake, { signal });
     globalThis.document?.addEventListener("visibilitychange", wake, { signal });

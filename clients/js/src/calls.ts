@@ -96,7 +96,7 @@ export async function call<T>(
 }
 
 /** If it cannot be learnt, it stays as it was known. */
-const lookAgain = (session: Session) => session.look().catch(() => {});
+export const lookAgain = (session: Session) => session.look().catch(() => {});
 
 /** The answer of the service that kept this work from being done; none where it was, or where the session has changed. */
 async function settled(work: () => Promise<void>): Promise<Response | undefined> {

@@ -124,12 +124,14 @@ export class Session {
   }
 
   end(reason: EndReason, told = false): void {
-    const { userId, state } = this;
+    const { userId, state, id } = this;
     this.forget();
     this.keep();
     if (state.status === "unauthenticated") return;
     this.become("unauthenticated", null, reason);
-    if (userId && !told) this.tell({ type: "out", user: userId, reason });
+    // A sign-out takes the cookies from all tabs; a refusal tells of the session that was refused, and of no newer one.
+    const session = reason === "signed-out" ? undefined : id;
+    if (userId && !told) this.tell({ type: "out", user: userId, reason, session });
   }
 
   /** Somebody else has signed in with this browser: find out who, from the beginning. */

@@ -7,12 +7,12 @@ import type { EndReason } from "./types.js";
  *
  * - `in`: this user has signed in
  * - `here`: a page has just been opened, perhaps by coming back from a provider, and found this user signed in
- * - `out`: the session of this user is over
+ * - `out`: the session of this user is over, that of this id if one is named
  * - `fresh`: the cookies of this user are good until this time of the machine's clock
  */
 export type Message =
   | { type: "in" | "here"; user: string }
-  | { type: "out"; user: string | null; reason: EndReason }
+  | { type: "out"; user: string | null; reason: EndReason; session?: string | undefined }
   | { type: "fresh"; user: string; until: number };
 
 const REASONS: readonly unknown[] = ["none", "signed-out", "expired", "reused", "ended", "disabled"];
@@ -22,7 +22,12 @@ export function joinTabs(session: Session): void {
   const { options, inCookies, base } = session;
   // Without cookies each tab has a session of its own.
   if (!inCookies || options.channel === false || typeof BroadcastChannel === "undefined") return;
-  const channel = new BroadcastChannel(options.channel ?? `gatepost ${base}`);
+  let channel: BroadcastChannel;
+  try {
+    channel = new BroadcastChannel(options.channel ?? `gatepost ${base}`);
+  } catch {
+    return; // a frame that may not have storage may not have this either
+  }
   channel.onmessage = ({ data }) => isMessage(data) && hear(session, data);
   (channel as { unref?: () => void }).unref?.(); // Node would go on running for it
   session.tell = (message) => channel.postMessage(message);
@@ -36,13 +41,16 @@ function hear(session: Session, message: Message): void {
   const { userId } = session;
   const same = userId === message.user;
   if (message.type === "out") {
-    // Of another user: this tab knows better already.
+    // Of another user, or of the session before: this tab knows better already.
     if (message.user && userId && !same) return;
+    if (message.session && session.id && message.session !== session.id) return;
     session.interrupt();
     session.end(message.reason, true);
   } else if (message.type === "fresh") {
-    if (!same) return;
-    session.cookie = life(message.until - Date.now());
+    const left = message.until - Date.now();
+    // Not a late word of cookies that were replaced since.
+    if (!same || !(left > (session.cookie?.left() ?? 0))) return;
+    session.cookie = life(left);
     session.arm();
   } else if (message.type === "in" || !(same || session.state.status === "checking")) {
     if (!same) return session.begin(true);

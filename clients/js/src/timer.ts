@@ -6,12 +6,17 @@ import type { Session } from "./session.js";
 import { single } from "./single.js";
 import { backoff } from "./waiting.js";
 
+/** However short a token lives, and however long; ms. */
+const SHORTEST_TIMER = 1000;
 const LONGEST_TIMER = 24 * 3_600_000;
 const LONGEST_WAIT = 300_000;
 
 /** How long to leave the service in peace after failure `n`: at least as long as it said, within reason; ms. */
 export const peace = (n: number, error: unknown): number =>
   Math.max(backoff(n), error instanceof Problem ? Math.min((error.retryAfter ?? 0) * 1000, LONGEST_WAIT) : 0);
+
+/** A page that nobody sees lets its session rest; it looks again when it is shown. */
+export const isHidden = () => globalThis.document?.visibilityState === "hidden";
 
 /** Refresh in time, by one timer. Returns what to do when timers may have slept. */
 export function keepFresh(session: Session): () => void {
@@ -27,13 +32,12 @@ export function keepFresh(session: Session): () => void {
   function set(wait: number | undefined) {
     clearTimeout(timer);
     if (wait === undefined || !session.userId || session.closing.signal.aborted) return;
-    timer = setTimeout(tick, Math.min(Math.max(wait, 0), LONGEST_TIMER));
+    timer = setTimeout(tick, Math.min(Math.max(wait, SHORTEST_TIMER), LONGEST_TIMER));
   }
 
   function tick() {
     const { life, userId } = session;
-    // A page that nobody sees lets its session rest; it looks again when it is shown.
-    if (!life || !userId || globalThis.document?.visibilityState === "hidden") return;
+    if (!life || !userId || isHidden()) return;
     if (life.untilDue() > 0) set(life.untilDue());
     else refresh(session).catch((error) => set(peace(failures++, error)));
   }

@@ -284,7 +284,7 @@ export class Browser {
     }
     const response = await globalThis.fetch(request);
     for (const line of cookies ? response.headers.getSetCookie() : []) {
-      const [, name, value, path, age] = line.match(/^([^=]+)=([^;]*); Path=([^;]*); Max-Age=(\d+)/)!;
+      const [, name, value, path, age] = line.match(/^([^=]+)=([^;]*); Path=([^;]*); Max-Age=(-?\d+)/)!;
       if (age === "0") this.jar.delete(name!);
       else this.jar.set(name!, { value: value!, path: path!, until: Date.now() + Number(age) * 1000 });
     }
