@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import errno
 import gc
 import os
 import resource
@@ -52,11 +53,12 @@ WELCOME = """
   Make an account, then ask who you are:
 
     curl -s {url}/api/auth/register -H 'Content-Type: application/json' \\
-      -d '{{"email": "ada@example.org", "password": "a long and private sentence"}}'
+      -d '{{"email": "grace@example.org", "password": "a long and private sentence"}}'
 
     curl -s {url}/api/auth/me -H 'Authorization: Bearer <the accessToken of the answer>'
 
-  All routes: {url}/    Settings: config/example.env    How to go on: README.md
+  Every call, to read and to try: {url}/docs
+  Settings: config/example.env    How to go on: README.md
 """
 
 
@@ -97,7 +99,12 @@ def end_by(sign: signal.Signals) -> NoReturn:
 
 def cannot_listen(settings: Settings, error: OSError) -> SettingsError:
     """The same words, whoever tries."""
-    return SettingsError([f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Try PORT=8001."])
+    # What asyncio says of an error of the system repeats the address; a name that is none has a number below 0.
+    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    remedy = "HOST must be an address of this machine."
+    if error.errno in (errno.EADDRINUSE, errno.EACCES):
+        remedy = f"Try PORT={8001 if settings.port != 8001 else 8002}."
+    return SettingsError([f"Cannot listen on {settings.host}:{settings.port}: {why}. {remedy}"])
 
 
 @asynccontextmanager
@@ -336,7 +343,10 @@ def _warn(its: Parts) -> None:
     """Name what can be served and should not stay."""
     condition = its.state.condition
     if condition.version == "unknown" and not condition.dangers:
-        log.warning("redis.away", told="Redis does not answer; requests get 503 until it does")
+        log.warning(
+            "redis.away",
+            told="Redis does not answer; requests get 503 until it does. `python -m service doctor` looks into it",
+        )
     if its.settings.production and not its.settings.cookie_secure:
         log.warning("cookies.insecure", told="PUBLIC_URL is not https: cookies and passwords travel in the clear")
     if its.settings.production and not its.settings.smtp_url:

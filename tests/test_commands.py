@@ -169,6 +169,8 @@ async def test_the_first_start_says_what_it_started_and_how_to_go_on(start, http
     name, _, value = header.replace("<the accessToken of the answer>", token).partition(": ")
     async with http.get(url, headers={name: value}) as answer:
         assert (await answer.json())["user"]["email"] == json.loads(body)["email"]
+    # And those of the README after them: its first account is still to be had.
+    assert json.loads(body)["email"] not in (ROOT / "README.md").read_text()
     assert redis_of(tree)
 
 
@@ -205,10 +207,20 @@ async def test_a_port_in_use_is_said_plainly(start, tree):
 
     told = service.errors()
     assert status == 3
-    assert f"Cannot listen on 127.0.0.1:{service.port}: " in told
-    assert "Try PORT=8001" in told
+    assert f"Cannot listen on 127.0.0.1:{service.port}: Address already in use. Try PORT=8001.\n" in told
     assert "Traceback" not in told
     assert redis_of(tree) == []
+
+
+@pytest.mark.parametrize(("host", "why"), [("192.0.2.1", "Cannot assign requested address"), ("nowhere.invalid", "")])
+async def test_a_host_that_is_not_here_is_not_mended_by_another_port(start, host, why):
+    service = start(HOST=host)
+    status = await asyncio.to_thread(service.process.wait, 60)
+
+    assert status == 3
+    assert f"Cannot listen on {host}:{service.port}: {why}" in service.errors()
+    assert "HOST must be an address of this machine." in service.errors()
+    assert "Traceback" not in service.errors()
 
 
 def test_settings_that_cannot_be_are_all_told_at_once(tree):
@@ -464,7 +476,7 @@ def test_without_its_redis_no_admin_is_made_and_that_is_said(tree):
     )
 
     assert ended.returncode == 1
-    assert "cannot answer right now" in ended.stderr
+    assert "Redis does not answer. `python -m service doctor` says what to look at." in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -173,6 +173,15 @@ async def test_parked_mail_is_shown_retried_and_dropped(command, parts):
     assert command("mail", "retry", first, "--all").returncode == 2
 
 
+async def test_a_reader_who_has_seen_enough_ends_a_command_without_a_word(command, ada):
+    tail = command("audit", "tail", "-f", background=True)
+    tail.stdout.readline()
+    tail.stdout.close()
+    command("user", "logout", "ada@example.org")
+
+    assert tail.wait(60) == 128 + signal.SIGPIPE  # a traceback would end it with 1
+
+
 async def test_repair_says_by_its_exit_code_what_it_found(command, ada, redis_server):
     assert command("repair").returncode == 0
     redis_server.cli("DEL", "index:users")

@@ -7,6 +7,7 @@ the exit code.
 import argparse
 import getpass
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +31,7 @@ from service.store import reach
 from service.supervisor import supervise
 
 OK, FAILED = 0, 1
+READER_LEFT = 128 + signal.SIGPIPE  # as a shell tells it of any other program
 MODULES = {
     "user": users,
     "audit": trail,
@@ -56,6 +58,9 @@ def main(arguments: Sequence[str]) -> int:
         return supervise(settings) if settings.workers > 1 else run(serve(settings))
     except SettingsError as error:
         return refuse(error)
+    except StoreUnavailable:
+        print("Redis does not answer. `python -m service doctor` says what to look at.", file=sys.stderr)
+        return FAILED
     except ServiceError as error:
         print(error.detail, file=sys.stderr)
         return FAILED
@@ -95,7 +100,11 @@ async def _opened(settings: Settings) -> AsyncIterator[Parts]:
 
 async def _with_parts(settings: Settings, module: Any, called: argparse.Namespace) -> int:
     async with _opened(settings) as its:
-        return int(await module.run(its, called))
+        try:
+            return int(await module.run(its, called))
+        except BrokenPipeError:  # who read along, `head` for one, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would fail as well
+            return READER_LEFT
 
 
 async def _create_admin(settings: Settings, email: str) -> int:

@@ -12,6 +12,23 @@ from service.parts import parts
 
 routes = web.RouteTableDef()
 
+# It looks like `/docs`, whose style sheet it takes: of styles, pages may load what is here and nothing inline.
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Mail - Gatepost</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/docs/page.css">
+<main>
+<h1>Mail</h1>
+<p>What would have been sent if <code>SMTP_URL</code> were set, the latest first.</p>
+{letters}
+</main>
+</html>
+"""
+
 
 @routes.get("/dev/mail")
 @guard.anyone
@@ -22,15 +39,13 @@ async def dev_mail(request: web.Request) -> web.Response:
     if showing is None or not guard.from_here(request):
         raise NotFound
     letters = "".join(
-        f"<article><h2>{html.escape(letter.subject)}</h2><p>To {html.escape(letter.to)}, {html.escape(letter.date)}</p>"
-        f"<pre>{_with_links(letter.text, parts(request).settings.frontend_url)}</pre></article><hr>"
+        f'<article class="panel"><h2>{html.escape(letter.subject)}</h2>'
+        f'<p class="hint">To {html.escape(letter.to)}, {html.escape(letter.date)}</p>'
+        f"<pre>{_with_links(letter.text, parts(request).settings.frontend_url)}</pre></article>"
         for letter in showing.letters
     )
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Mail</title><h1>Mail</h1>'
-        f"<p>What would have been sent, the latest first.</p>{letters or '<p>Nothing yet.</p>'}</html>"
-    )
-    return Answer(page.encode(), content_type=HTML)
+    nothing = '<p class="panel">Nothing yet. Sign up, or ask for a new password, and load this page again.</p>'
+    return Answer(_PAGE.format(letters=letters or nothing).encode(), content_type=HTML)
 
 
 def _with_links(text: str, base: str) -> str:

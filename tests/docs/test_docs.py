@@ -346,7 +346,7 @@ def test_the_first_call_that_a_fresh_start_prints_works(service, tmp_path):
 
     done = run(tool("bash"), "-euo", "pipefail", cwd=tmp_path, text=call[1])
 
-    assert json.loads(done.stdout)["user"]["email"] == "ada@example.org"
+    assert json.loads(done.stdout)["user"]["email"] == "grace@example.org"
 
 
 def test_the_check_of_tokens_elsewhere_works_as_the_readme_shows_it(service, tmp_path):

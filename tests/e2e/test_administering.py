@@ -51,6 +51,7 @@ async def test_an_admin_finds_a_user_and_disables_the_account_and_its_owner_noti
     await expect(events.get_by_role("listitem")).to_have_count(1)
     await go(page, "Statistics")
     await expect(page.get_by_label("Accounts and sessions")).to_contain_text("Users3Active2Disabled1")
+    await expect(page.get_by_role("row", name="Failed sign-ins")).to_contain_text("Failed sign-ins11")
 
 
 async def test_who_is_no_admin_sees_no_admin_pages(starting, visiting):

@@ -78,7 +78,7 @@ async def test_a_person_lives_with_an_account_and_leaves(starting, visiting):
     await at(page, "Forgot your password?")
     await page.get_by_label("Email").fill(ADA)
     await page.get_by_role("button", name="Send the link").click()
-    await at(page, "Look into your mail")
+    await at(page, "Check your mail")
     await open_mailed(page, (await demo.new_mail(ADA, "Set a new password")).text)
     await at(page, "Set a new password")
     await page.get_by_label("New password").fill("short")

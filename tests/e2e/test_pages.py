@@ -130,7 +130,7 @@ async def test_guests_pages_are_accessible_and_fit_a_phone(starting, visiting):
     await page.goto(f"{demo.url}/forgot-password")
     await page.get_by_label("Email").fill(f"{LONG}@example.org")
     await page.get_by_role("button", name="Send the link").click()
-    await at(page, "Look into your mail")
+    await at(page, "Check your mail")
     await eye.look(page, "guest forgot password sent")
     assert eye.found == []
 

@@ -1,6 +1,7 @@
 """The post, on whole instances: what happens to mail when servers and instances come and go."""
 
 import asyncio
+import re
 
 import pytest
 from structlog.testing import capture_logs
@@ -129,6 +130,7 @@ async def test_in_development_mail_is_in_the_log_and_at_dev_mail(serving):
 
     assert page.headers["Content-Type"].startswith("text/html")
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert (await browser("GET", *re.findall('rel="stylesheet" href="([^"]+)"', page.body.decode()))).status == 200
     assert b'<a href="http://localhost:5173/verify-email#token=ot_' in page.body
     (line,) = [line for line in logged if line["event"] == "mail.shown"]
     assert "http://localhost:5173/verify-email#token=ot_" in line["text"]

@@ -5,14 +5,14 @@ import { hasCode } from "../service/problems";
 import { Field, Form } from "../ui/form";
 import { Page } from "../ui/page";
 
-export const PASSWORD_HINT = "8 characters or more. A sentence is good; there are no other rules.";
+export const PASSWORD_HINT = "8 characters or more, and none of the common ones. A sentence is good.";
 
 export function ForgotPassword() {
   const { auth } = useAuth();
   const [asked, setAsked] = useState<string | null>(null);
   if (asked) {
     return (
-      <Page key="asked" title="Look into your mail">
+      <Page key="asked" title="Check your mail">
         <p role="status">
           If there is an account for <strong>{asked}</strong>, a link to set a new password is on its way. It works once.
         </p>

@@ -13,7 +13,7 @@ export function SignUp() {
   const [mailed, setMailed] = useState<string | null>(null);
   if (mailed) {
     return (
-      <Page key="mailed" title="Look into your mail">
+      <Page key="mailed" title="Check your mail">
         <p role="status">
           We have written to <strong>{mailed}</strong>. Follow the link in that mail to go on.
         </p>

@@ -40,4 +40,16 @@ export interface Statistics {
   roles: Record<string, number>;
   waitingMail: number;
   parkedMail: number;
+  security: { lastHour: Signals; lastDay: Signals };
+}
+
+/** Signs of an attack, each with how often it was seen. */
+export interface Signals {
+  failedSignIns: number;
+  limitedSignIns: number;
+  burstsByAccount: number;
+  burstsByAddress: number;
+  refreshTokensReused: number;
+  brokenClientReplays: number;
+  newDeviceSignIns: number;
 }

@@ -1,6 +1,6 @@
 import { useAuth } from "gatepost-client/react";
 import { useLoad } from "../../service/hooks";
-import type { Statistics } from "../../service/types";
+import type { Signals, Statistics } from "../../service/types";
 import { Button } from "../../ui/button";
 import { Loading, Page } from "../../ui/page";
 
@@ -26,11 +26,48 @@ export function StatisticsPage() {
             <Numbers label="Roles" of={counts.roles} />
             <h2>Mail</h2>
             <Numbers label="Mail" of={{ Waiting: counts.waitingMail, "Given up": counts.parkedMail }} />
+            <h2>Security</h2>
+            <Seen {...counts.security} />
             <Button onClick={loaded.reload}>Count again</Button>
           </>
         )}
       </Loading>
     </Page>
+  );
+}
+
+const SIGNALS: Record<keyof Signals, string> = {
+  failedSignIns: "Failed sign-ins",
+  limitedSignIns: "Sign-ins refused by a limit",
+  burstsByAccount: "Accounts under attack",
+  burstsByAddress: "Addresses that attack",
+  refreshTokensReused: "Refresh tokens reused",
+  brokenClientReplays: "Replays by a broken client",
+  newDeviceSignIns: "Sign-ins with a new device",
+};
+
+function Seen({ lastHour, lastDay }: Statistics["security"]) {
+  return (
+    <div className="card table-card">
+      <table className="counts" aria-label="Security">
+        <thead>
+          <tr>
+            <th scope="col">What was seen</th>
+            <th scope="col">Last hour</th>
+            <th scope="col">Last day</th>
+          </tr>
+        </thead>
+        <tbody>
+          {(Object.keys(SIGNALS) as (keyof Signals)[]).map((signal) => (
+            <tr key={signal}>
+              <th scope="row">{SIGNALS[signal]}</th>
+              <td>{lastHour[signal].toLocaleString("en")}</td>
+              <td>{lastDay[signal].toLocaleString("en")}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
   );
 }
 

@@ -35,7 +35,7 @@ export function Users() {
           <>
             {items.length ? (
               <div className="card table-card">
-                <table>
+                <table className="cards">
                   <caption className="unseen">Users</caption>
                   <thead>
                     <tr>
@@ -61,7 +61,7 @@ export function Users() {
                         <td data-label="State">
                           <State user={user} />
                         </td>
-                        <td data-label="Last sign-in" className="muted">
+                        <td data-label="Last sign-in" className="muted nowrap">
                           <Time at={user.lastLoginAt} />
                         </td>
                       </tr>
