@@ -29,6 +29,7 @@ EXAMPLE_ENV = (ROOT / "config" / "example.env").read_text()
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    *(ROOT / "clients" / name / "README.md" for name in ("js", "demo")),
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "node_modules" not in page.parts),
 ]
 GUIDES = [ROOT / "docs" / name for name in ("spa.md", "forward-auth.md", "verifying-tokens.md", "providers.md")]
@@ -166,6 +167,27 @@ def test_a_guide_names_only_settings_and_codes_that_there_are(page):
         for name in named - codes - set(NAMES)
         if not OIDC.fullmatch(name) and not name.startswith(("GATEPOST_", "OIDC_"))
     } == set()
+
+
+def test_the_readme_of_the_client_library_lists_every_option_method_and_word_of_a_problem():
+    source, told = (
+        ROOT / "clients" / "js",
+        section("## What there is", (ROOT / "clients" / "js" / "README.md").read_text()),
+    )
+    types, problem = (source / "src" / "types.ts").read_text(), (source / "src" / "problem.ts").read_text()
+
+    def members(kind: str, text: str) -> set[str]:
+        declared = text.partition(kind)[2].partition("\n}")[0].partition("constructor")[0]
+        return set(re.findall(r"^  (?:readonly )?(\w+)[?]?[:(<]", declared, re.M))
+
+    methods, options = members("export interface Auth {", types), members("export interface Options {", types)
+    assert methods == set(re.findall(r"`auth\.(\w+)", told))
+    assert {option for option in options if f"`{option}`" not in told} == set()
+    words = members("export class Problem", problem) - {"title", "members"}
+    assert {word for word in words if f"`{word}`" not in told} == set()
+    assert len(methods) > 10
+    assert len(options) > 5
+    assert len(words) > 4
 
 
 def test_every_page_is_in_the_index():
