@@ -15,6 +15,7 @@ class Clock:
         self._ahead: float | None = None
 
     def now(self) -> float:
+        """Seconds since the epoch."""
         return time.time() if self._ahead is None else time.monotonic() + self._ahead
 
     def anchor(self, redis_time: float) -> None:

@@ -38,6 +38,7 @@ class ServiceError(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
+        """What the answer's head says because of it."""
         return {}
 
 

@@ -46,6 +46,7 @@ class Actor:
 
     @classmethod
     def of(cls, principal: Principal, client: Client) -> "Actor":
+        """A person who is signed in, or an API key, with the permissions that they have."""
         return cls(principal.user_id, frozenset(principal.permissions), client, principal.key_id or None)
 
 

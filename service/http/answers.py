@@ -47,6 +47,7 @@ def moment(time: datetime | None) -> str | None:
 
 
 def user(person: User, its: Parts) -> shapes.User:
+    """`User`, with the permissions that the roles give now."""
     return {
         "id": person.id,
         "email": person.email,

@@ -73,11 +73,13 @@ class Cookies:
     def sign_in(
         self, response: web.Response, access: str, access_lasts: int, refresh: str, refresh_lasts: int, csrf: str
     ) -> None:
+        """Set all three, the tokens for as many seconds as they last."""
         self._set(response, self._access, access, access_lasts)
         self._set(response, self._refresh, refresh, refresh_lasts)
         self.set_csrf(response, csrf, refresh_lasts)
 
     def set_csrf(self, response: web.Response, token: str, lasts: int | None = None) -> None:
+        """Set the CSRF cookie, for so many seconds or until the browser is closed."""
         self._set(response, self._csrf, token, lasts)
 
     def sign_out(self, response: web.StreamResponse) -> None:

@@ -47,6 +47,7 @@ class OAuth:
         self._states = states
 
     def provider(self, name: str) -> Provider:
+        """A provider by its name; raises `ProviderNotConfigured`."""
         if (provider := self.providers.get(name)) is None:
             raise ProviderNotConfigured
         return provider

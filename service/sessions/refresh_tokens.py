@@ -33,6 +33,7 @@ class RefreshTokens:
         self._key = vault.key("refresh-token")
 
     def write(self, token: RefreshToken) -> str:
+        """The one spelling of this token."""
         body = _VERSION + id_bytes(token.user_id) + id_bytes(token.session_id) + token.generation.to_bytes(5, "big")
         return "rt_" + base64.urlsafe_b64encode(body + self._key.mac(body)[:16]).decode("ascii")
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from service.settings.settings import LOOPBACK, Settings
 from service.store.address import Address
 
-MAKE_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # noqa: S105
-_MAKE_ANOTHER = f"Make another with: {MAKE_SECRET}"
+_MAKE_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # noqa: S105
+_MAKE_ANOTHER = f"Make another with: {_MAKE_SECRET}"
 _INSTALL_OTEL = (
     "`make run TRACES=on` installs it; without make: python -m pip install --no-deps --require-hashes "
     "-r requirements/otel.lock; in an image: docker build --build-arg LOCK=otel."
@@ -224,7 +224,7 @@ def _in_redis(settings: Settings) -> Iterator[Contradiction]:
 
 def _weaknesses(name: str, secret: str, settings: Settings) -> list[str]:
     """Why a secret is none, in sentences about the variable of this name."""
-    hint = f"Make a good one with: {MAKE_SECRET}"
+    hint = f"Make a good one with: {_MAKE_SECRET}"
     if not secret:
         return [f"{name} is missing; every instance needs the same one. {hint}"]
     if len(secret.encode()) < 32:

@@ -46,16 +46,12 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, var: Path = R
             mistakes.append("WEB_CONCURRENCY must be a whole number")
     given["oidc"], unusable = _openid_clients(filled)
     settings, refused = _parse(given)
-    mistakes += unusable + refused
+    mistakes += [*unusable, *refused.values()]
     if settings.traces:
         otel = {name: SecretStr(value) for name, value in filled.items() if OTEL.fullmatch(name)}
         settings = settings.model_copy(update={"otel": otel})
     settings = _with_defaults(settings, given)
-    mistakes += [
-        found.sentence
-        for found in contradictions(settings)
-        if not any(sentence.startswith(field.upper() + " ") for sentence in refused for field in found.fields)
-    ]
+    mistakes += [found.sentence for found in contradictions(settings) if refused.keys().isdisjoint(found.fields)]
     if mistakes:
         raise SettingsError(mistakes)
     if not settings.auth_secret.get_secret_value():
@@ -86,13 +82,13 @@ def _openid_clients(filled: Mapping[str, str]) -> tuple[tuple[OpenIDClient, ...]
     return tuple(clients), mistakes
 
 
-def _parse(given: dict[str, Any]) -> tuple[Settings, list[str]]:
-    """The settings without the values that could not be read, and a sentence for each of those."""
+def _parse(given: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
+    """The settings without the values that could not be read, and for each of those, by its field, a sentence."""
     try:
-        return Settings(**given), []
+        return Settings(**given), {}
     except ValidationError as error:
         problems = {str(problem["loc"][0]): problem for problem in error.errors(include_url=False)}
-    sentences = [f"{name.upper()} {_plain(problem)}" for name, problem in problems.items()]
+    sentences = {name: f"{name.upper()} {_plain(problem)}" for name, problem in problems.items()}
     return Settings(**{name: value for name, value in given.items() if name not in problems}), sentences
 
 

@@ -98,6 +98,7 @@ class SigningKey:
 
     @classmethod
     def symmetric(cls, secret: bytes) -> "SigningKey":
+        """A secret for HS256, which signs and checks."""
         kid = hashlib.sha256(b"gatepost kid" + secret).hexdigest()[:24]
         return cls(kid, "HS256", secret, secret, _header(kid, "HS256", secret))
 

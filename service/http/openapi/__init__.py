@@ -1,8 +1,8 @@
 """`/openapi.json`: everything here, as OpenAPI 3.1, made of the routes that serve and the models that check.
 
-A route gives its path, method, guard and docstring, its `Contract` the rest (`contract.py`). What follows from these is
-worked out here and told nowhere else: which errors a guard, a body, a limit or Redis brings, and their headers. The
-document is made when somebody first asks for it, and once; routes that are off are not in it.
+A route gives its path, method, guard and docstring, its `Contract` (`http/contract.py`) the rest. What follows from
+these is worked out here and told nowhere else: which errors a guard, a body, a limit or Redis brings, and their
+headers. The document is made when somebody first asks for it, and once; routes that are off are not in it.
 
     document.py    the whole
     operations.py  what is told of one route
