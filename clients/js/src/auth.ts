@@ -7,7 +7,7 @@ import { single } from "./single.js";
 import { enter, leave, leaveEverywhere } from "./sign-in.js";
 import { keepIn } from "./storage.js";
 import { joinTabs } from "./tabs.js";
-import { isHidden, keepFresh } from "./timer.js";
+import { keepFresh } from "./timer.js";
 import type { Auth, Options, Session as Device } from "./types.js";
 import { attempt } from "./waiting.js";
 import { recognise } from "./who.js";
@@ -18,7 +18,8 @@ export function createAuth(options: Options): Auth {
   const { inCookies, listeners } = session;
   const { signal } = session.closing;
   const load = keepIn(session);
-  const wakers = [recognise(session), keepFresh(session)];
+  recognise(session);
+  keepFresh(session);
   joinTabs(session);
 
   let started: Promise<void> | undefined;
@@ -30,13 +31,11 @@ export function createAuth(options: Options): Auth {
   async function begin(): Promise<void> {
     // The laptop was opened, the network is back, the tab is shown: timers may have slept.
     const wake = (event: Event) => {
-      if (isHidden()) return;
-      wakers.forEach((each) => each());
+      session.wake();
       // A page that comes back from the history has not heard what the other tabs told meanwhile.
       if ((event as PageTransitionEvent).persisted) void single(session, lookAgain);
     };
-    globalThis.addEventListener?.("online", wake, { signal });
-    globalThis.addEventListener?.("pageshow", wake, { signal });
+    for (const event of ["online", "pageshow"]) globalThis.addEventListener?.(event, wake as (event: Event) => void, { signal });
     globalThis.document?.addEventListener("visibilitychange", wake, { signal });
     if (session.state.status !== "checking") return;
     const { epoch } = session;

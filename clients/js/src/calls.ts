@@ -44,15 +44,14 @@ export async function fetchWith(
   const go = () =>
     send(
       session,
-      () => given?.clone() ?? url,
-      () => ({ ...init, ...credentials(session, method, headers, cookies), ...again }),
+      () => [given?.clone() ?? url, { ...init, ...credentials(session, method, headers, cookies), ...again }],
       how,
     );
 
-  const who = session.userId;
+  const { userId: who, epoch } = session;
   const kept = await settled(async () => {
     await shared(session.loaded(), signal);
-    const life = cookies ? session.cookie : session.access?.life;
+    const life = cookies ? session.life : session.access?.life;
     if (session.canRefresh && (life ? !life.good() : !cookies)) await shared(refresh(session), signal).catch(forgive(life));
     if (cookies && !safe) await needCsrf(session, signal);
   });
@@ -77,7 +76,8 @@ export async function fetchWith(
   });
   if (failed) return failed;
   // What one person asked for is not repeated as another, nor a body that is used up.
-  if (!mended || body === "stream" || (who && session.userId !== who)) return first;
+  const another = who ? who !== session.userId : epoch !== session.epoch;
+  if (!mended || another || body === "stream") return first;
   drop(first);
   return go();
 }
@@ -118,7 +118,8 @@ const forgive = (life: Life | undefined) => (error: unknown) => {
 /** A stream cannot be sent twice, and only text has a time limit: an upload takes what it needs. */
 function kind(body: BodyInit | null | undefined): "text" | "upload" | "stream" {
   if (body == null || typeof body === "string" || body instanceof URLSearchParams) return "text";
-  return body instanceof ReadableStream ? "stream" : "upload";
+  const lasting = ArrayBuffer.isView(body) || [Blob, FormData, ArrayBuffer].some((each) => body instanceof each);
+  return lasting ? "upload" : "stream";
 }
 
 /** The code of a 401 or 403 (none: ""); `undefined` for any other answer. Leaves the body to be read. */

@@ -7,12 +7,12 @@ export const SAFE = new Set(["GET", "HEAD", "OPTIONS"]);
 export const csrfToken = (session: Session): string | undefined =>
   session.csrf ?? globalThis.document?.cookie?.match(/(?:^|; )(?:__Host-|__Secure-)?csrfToken=([^;]+)/)?.[1];
 
-/** A call with what of ours goes along: the cookies and the CSRF token, or nothing but the `bearer` token. */
-export function credentials(session: Session, method: string, given: HeadersInit | undefined, cookies: boolean, bearer = !cookies) {
+/** A call with what of ours goes along: the cookies and the CSRF token, or at most the `bearer` token. */
+export function credentials(session: Session, method: string, given: HeadersInit | undefined, cookies: boolean, bearer = true) {
   const headers = new Headers(given);
   const token = cookies && !SAFE.has(method) && csrfToken(session);
   if (token) headers.set("X-CSRF-Token", token);
-  if (bearer && session.access) headers.set("Authorization", `Bearer ${session.access.token}`);
+  if (bearer && !cookies && session.access) headers.set("Authorization", `Bearer ${session.access.token}`);
   const init: RequestInit = { method, headers, credentials: cookies ? "include" : "omit" };
   // Browsers take a header of ours along to wherever they are redirected.
   if (headers.has("Authorization") || headers.has("X-CSRF-Token")) init.redirect = "error";

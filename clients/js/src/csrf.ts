@@ -15,14 +15,14 @@ export async function needCsrf(session: Session, signal: How["signal"]): Promise
 export const learnCsrf = (session: Session, signal: How["signal"]): Promise<void> => shared(single(session, learn), signal);
 
 async function learn(session: Session): Promise<void> {
-  const { epoch, retries } = session;
-  const [{ csrfToken }] = await ask<{ csrfToken: string }>(session, "GET", "/api/auth/csrf-token", undefined, { tries: retries });
+  const { epoch } = session;
+  const [{ csrfToken }] = await ask<{ csrfToken: string }>(session, "GET", "/api/auth/csrf-token");
   if (epoch === session.epoch) session.csrf = csrfToken;
 }
 
 /** POST what may be repeated after a fault, and once more with a new token if that did not fit. */
 export async function confirmed<T>(session: Session, path: string, body: unknown, how: How & { bearer?: boolean }): Promise<T> {
-  const post = async () => (await ask<T>(session, "POST", path, body, { ...how, tries: session.retries }))[0];
+  const post = async () => (await ask<T>(session, "POST", path, body, how))[0];
   await needCsrf(session, how.signal);
   try {
     return await post();

@@ -5,13 +5,12 @@ import type { Provider } from "./types.js";
 
 /** Where else one can sign in. */
 export async function providers(session: Session): Promise<Provider[]> {
-  const how = { tries: session.retries };
-  return (await ask<{ providers: Provider[] }>(session, "GET", "/api/auth/providers", undefined, how))[0].providers;
+  return (await ask<{ providers: Provider[] }>(session, "GET", "/api/auth/providers"))[0].providers;
 }
 
 /** Leave this page for the provider's. */
 export async function signInWith(session: Session, name: string, redirectTo?: string): Promise<void> {
-  if (!session.inCookies) throw new TypeError("signInWith needs cookie mode: a person who comes back brings cookies, not tokens");
+  if (!session.inCookies) throw new TypeError("signInWith needs cookie mode: who comes back brings no token");
   const provider = (await providers(session)).find((each) => each.name === name);
   if (!provider) throw new Problem(404, { code: "PROVIDER_NOT_CONFIGURED", title: "There is no such provider here" });
   const url = new URL(provider.startUrl);

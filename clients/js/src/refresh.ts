@@ -32,7 +32,7 @@ async function renew(session: Session): Promise<void> {
   const { epoch, inCookies, refreshToken } = session;
   const body = inCookies ? undefined : { refreshToken };
   for (;;) {
-    while (session.changing) await session.changing;
+    for (let last; last !== session.changing; ) await (last = session.changing);
     if (epoch !== session.epoch) throw new Overtaken();
     const elapsed = watch();
     const { signal } = (session.cut = new AbortController());
@@ -54,10 +54,10 @@ function renewed(session: Session, tokens: Tokens, elapsed: () => number): void 
   if (typeof tokens?.accessToken !== "string" || !(tokens.expiresIn > 0)) throw stranger();
   session.take(tokens, elapsed);
   session.renewed += 1;
-  const { userId, cookie } = session;
+  const { userId, life } = session;
   const { sub } = claims(tokens.accessToken);
   if (userId && sub && sub !== userId) return session.begin(false);
-  if (userId && cookie) session.tell({ type: "fresh", user: userId, until: Date.now() + cookie.left() });
+  if (userId && life) session.tell({ type: "fresh", user: userId, until: Date.now() + life.left() });
   session.arm();
 }
 

@@ -19,8 +19,7 @@ export interface How {
 /** One request and, where it may be repeated, some more: bounded, and not before `Retry-After` says. */
 export async function send(
   session: Session,
-  input: () => RequestInfo,
-  init: () => RequestInit,
+  request: () => [RequestInfo, RequestInit],
   { tries = 0, whole = true, ms = session.timeout, signal }: How,
 ): Promise<Response> {
   const { fetch = globalThis.fetch } = session.options;
@@ -28,8 +27,8 @@ export async function send(
   const once = async (own: AbortSignal) => {
     try {
       // Who reads the body can still stop it.
-      const stop = whole ? own : joined([own, signal])[0]!;
-      const response = await fetch(input(), { ...init(), signal: stop });
+      const [input, init] = request();
+      const response = await fetch(input, { ...init, signal: whole ? own : joined([own, closing, signal]) });
       return whole ? new Response((await response.text()) || null, response) : response;
     } catch (cause) {
       throw new NetworkError("No answer", { cause });

@@ -3,7 +3,7 @@ import { NetworkError, Problem } from "./problem.js";
 import { send, type How } from "./send.js";
 import type { Session } from "./session.js";
 
-/** A call to the service that no refresh stands behind. Throws `Problem` for anything but success. */
+/** A call to the service that no refresh stands behind, and that may be repeated. Throws `Problem` for anything but success. */
 export async function ask<T>(
   session: Session,
   method: string,
@@ -12,12 +12,12 @@ export async function ask<T>(
   how: How & { bearer?: boolean } = {},
 ): Promise<[T, Response]> {
   const { inCookies } = session;
-  const init = () => {
+  const request = (): [string, RequestInit] => {
     const { headers, ...sent } = json(body);
     if (!inCookies && body) headers["X-Auth-Mode"] = "token";
-    return { ...sent, ...credentials(session, method, headers, inCookies, !inCookies && how.bearer) };
+    return [session.base + path, { ...sent, ...credentials(session, method, headers, inCookies, !!how.bearer) }];
   };
-  const response = await send(session, () => session.base + path, init, how);
+  const response = await send(session, request, { tries: session.retries, ...how });
   return [await answer(response), response];
 }
 

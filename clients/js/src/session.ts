@@ -30,8 +30,8 @@ export class Session {
   state: State = Object.freeze({ status: "checking", user: null, reason: "none", problem: null });
   csrf: string | undefined;
   access: { token: string; life: Life } | undefined;
-  /** Of the access cookie, as far as it is known. */
-  cookie: Life | undefined;
+  /** Of the access cookie, as far as it is known; in token mode of the access token. */
+  life: Life | undefined;
   /** In token mode. */
   refreshToken: string | null | undefined;
   id: string | undefined;
@@ -39,10 +39,12 @@ export class Session {
   renewed = 0;
   /** Grows when another session begins or this one ends: what was asked before tells nothing about it. */
   epoch = 0;
-  /** The sign-in or sign-out under way. Its cookies must not be overtaken by those of a refresh. */
+  /** The last sign-in or sign-out. Its cookies must not be overtaken by those of a refresh. */
   changing: Promise<unknown> | undefined;
   /** Aborted where a refresh under way is for nothing. */
   cut = new AbortController();
+  /** Aborted where there is no reason any more to wait before asking again. */
+  nap = new AbortController();
   readonly closing = new AbortController();
   readonly listeners = new Set<(state: State) => void>();
   /** What is being done once for all who want it, by the function that does it. */
@@ -54,6 +56,7 @@ export class Session {
   keep!: () => void;
   arm!: () => void;
   check!: () => void;
+  wake!: () => void;
   /** Ask the service who it is. */
   look!: () => Promise<User | null>;
   /** Resolves once the refresh token of an earlier start is here, if there is one. */
@@ -70,10 +73,6 @@ export class Session {
   /** Whose session it is; `undefined` while nobody is known to be signed in. */
   get userId(): string | undefined {
     return this.state.user?.id;
-  }
-
-  get life(): Life | undefined {
-    return this.inCookies ? this.cookie : this.access?.life;
   }
 
   get canRefresh(): boolean {
@@ -106,12 +105,11 @@ export class Session {
   }
 
   take(tokens: Tokens, elapsed: () => number): void {
-    const lives = life(tokens.expiresIn * 1000, elapsed);
-    this.access = { token: tokens.accessToken, life: lives };
+    this.life = life(tokens.expiresIn * 1000, elapsed);
+    this.access = { token: tokens.accessToken, life: this.life };
     this.csrf = tokens.csrfToken;
     this.id = claims(tokens.accessToken).sid;
-    if (this.inCookies) this.cookie = lives;
-    else if (tokens.refreshToken) {
+    if (tokens.refreshToken) {
       this.refreshToken = tokens.refreshToken;
       this.keep();
     }
@@ -120,7 +118,7 @@ export class Session {
   /** Everything of the session but the tokens it just brought. */
   forget(): void {
     this.epoch += 1;
-    this.csrf = this.access = this.cookie = this.id = this.refreshToken = undefined;
+    this.csrf = this.access = this.life = this.id = this.refreshToken = undefined;
   }
 
   end(reason: EndReason, told = false): void {

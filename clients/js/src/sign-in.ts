@@ -9,7 +9,7 @@ import type { User } from "./types.js";
 export const enter = (session: Session, path: string, body: object): Promise<User | null> =>
   change(session, async () => {
     const elapsed = watch();
-    const [answer, { status }] = await ask<Tokens & { user: User }>(session, "POST", path, body);
+    const [answer, { status }] = await ask<Tokens & { user: User }>(session, "POST", path, body, { tries: 0 });
     if (status === 202) return null;
     if (typeof answer?.user?.id !== "string") throw stranger();
     session.forget();
@@ -45,11 +45,6 @@ function change<T>(session: Session, work: () => Promise<T>): Promise<T> {
     await before;
     return work();
   })();
-  const done: Promise<unknown> = doing
-    .catch(() => {})
-    .then(() => {
-      if (session.changing === done) session.changing = undefined;
-    });
-  session.changing = done;
+  session.changing = doing.catch(() => {});
   return doing;
 }

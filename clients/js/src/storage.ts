@@ -1,7 +1,7 @@
 import type { Session } from "./session.js";
 
 /** Keep the refresh token in the app's own safe place, one step after another. Returns how to read it at the start. */
-export function keepIn(session: Session): () => Promise<void> {
+export function keepIn(session: Session): () => Promise<unknown> {
   const { inCookies, options } = session;
   const storage = inCookies ? undefined : options.storage;
   let steps: Promise<unknown> = Promise.resolve();
@@ -9,11 +9,10 @@ export function keepIn(session: Session): () => Promise<void> {
     const { refreshToken } = session;
     steps = steps.then(() => (refreshToken ? storage?.set(refreshToken) : storage?.remove())).catch(() => {});
   };
-  return async () => {
+  const read = async () => {
     const { epoch } = session;
-    const reading = steps.then(() => storage?.get()).catch(() => null);
-    steps = reading;
-    const token = await reading;
+    const token = await storage?.get();
     if (epoch === session.epoch) session.refreshToken = token;
   };
+  return () => (steps = steps.then(read).catch(() => {}));
 }

@@ -49,8 +49,8 @@ function hear(session: Session, message: Message): void {
   } else if (message.type === "fresh") {
     const left = message.until - Date.now();
     // Not a late word of cookies that were replaced since.
-    if (!same || !(left > (session.cookie?.left() ?? 0))) return;
-    session.cookie = life(left);
+    if (!same || !(left > (session.life?.left() ?? 0))) return;
+    session.life = life(left);
     session.arm();
   } else if (message.type === "in" || !(same || session.state.status === "checking")) {
     if (!same) return session.begin(true);

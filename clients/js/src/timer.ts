@@ -18,15 +18,15 @@ export const peace = (n: number, error: unknown): number =>
 /** A page that nobody sees lets its session rest; it looks again when it is shown. */
 export const isHidden = () => globalThis.document?.visibilityState === "hidden";
 
-/** Refresh in time, by one timer. Returns what to do when timers may have slept. */
-export function keepFresh(session: Session): () => void {
+/** Refresh in time, by one timer. */
+export function keepFresh(session: Session): void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let failures = 0;
 
   session.arm = () => {
     failures = 0;
     set(session.life?.untilDue());
-    if (session.inCookies && session.userId && !session.cookie) void single(session, learnLife);
+    if (session.inCookies && session.userId && !session.life) void single(session, learnLife);
   };
 
   function set(wait: number | undefined) {
@@ -41,7 +41,12 @@ export function keepFresh(session: Session): () => void {
     if (life.untilDue() > 0) set(life.untilDue());
     else refresh(session).catch((error) => set(peace(failures++, error)));
   }
-  return tick;
+
+  session.wake = () => {
+    if (isHidden()) return;
+    session.nap.abort();
+    tick();
+  };
 }
 
 /** After a reload the cookie's age is not known: `verify` says when it ends, its `Date` what the time is there. */
@@ -51,10 +56,10 @@ async function learnLife(session: Session): Promise<void> {
   try {
     const [{ sid, expiresAt }, { headers }] = await ask<{ sid: string; expiresAt: string }>(session, "GET", "/api/auth/verify");
     const left = Date.parse(expiresAt) - Date.parse(headers.get("Date") ?? "");
-    if (epoch !== session.epoch || session.cookie) return;
+    if (epoch !== session.epoch || session.life) return;
     session.id = sid;
     if (!(left > 0)) return;
-    session.cookie = life(left, elapsed);
+    session.life = life(left, elapsed);
     session.arm();
   } catch {
     // Then the first call that meets a spent token refreshes.

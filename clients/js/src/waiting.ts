@@ -14,10 +14,9 @@ export function attempt<T>(work: (signal: AbortSignal) => Promise<T>, ms: number
       own.abort(reason);
       reject(reason);
     };
-    for (const signal of joined(signals)) {
-      if (signal.aborted) return stop(signal.reason);
-      signal.addEventListener("abort", () => stop(signal.reason), { signal: over.signal });
-    }
+    const signal = joined(signals);
+    if (signal.aborted) return stop(signal.reason);
+    signal.addEventListener("abort", () => stop(signal.reason), { signal: over.signal });
     const timer = ms && setTimeout(() => stop(new NetworkError(`No answer within ${ms} ms`)), ms);
     work(own.signal)
       .then(resolve, reject)
@@ -28,10 +27,16 @@ export function attempt<T>(work: (signal: AbortSignal) => Promise<T>, ms: number
   });
 }
 
-/** As few signals as say the same: one, in all but older browsers. */
-export function joined(signals: Signals): AbortSignal[] {
+/** One signal for all of these. */
+export function joined(signals: Signals): AbortSignal {
   const given = signals.filter((signal) => signal != null);
-  return "any" in AbortSignal && given.length > 0 ? [AbortSignal.any(given)] : given;
+  if ("any" in AbortSignal) return AbortSignal.any(given);
+  const one = new AbortController(); // older browsers
+  for (const signal of given) {
+    if (signal.aborted) one.abort(signal.reason);
+    signal.addEventListener("abort", () => one.abort(signal.reason));
+  }
+  return one.signal;
 }
 
 /** Wait, until one of the signals says stop. */

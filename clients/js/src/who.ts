@@ -6,9 +6,8 @@ import { peace } from "./timer.js";
 import type { User } from "./types.js";
 import { pause } from "./waiting.js";
 
-/** Learn from the service who is signed in. Returns what to do when it may be there again. */
-export function recognise(session: Session): () => void {
-  let nap = new AbortController();
+/** Learn from the service who is signed in. */
+export function recognise(session: Session): void {
   let asked = 0; // times that we asked
   let heard = 0; // the latest of them that was answered
 
@@ -46,10 +45,8 @@ export function recognise(session: Session): () => void {
         wait = peace(n, error);
         if (isFailure(error)) session.become("checking", null, "none", error);
       }
-      nap = new AbortController();
-      if (current()) await pause(wait, signal, nap.signal).catch(() => {});
+      session.nap = new AbortController();
+      if (current()) await pause(wait, signal, session.nap.signal).catch(() => {});
     }
   };
-
-  return () => nap.abort();
 }

@@ -99,6 +99,17 @@ describe("a repeated call has the same body", () => {
     expect(it.service.requests.at(-1)!.headers["x-own"]).toBe("1");
   });
 
+  test("what is made while it is sent is sent once too", async () => {
+    const auth = await it.signedIn();
+    it.service.plan(THINGS, answers(401, "TOKEN_EXPIRED"));
+    const made = (async function* () {
+      yield new TextEncoder().encode("made");
+    })();
+
+    expect((await auth.fetch("/api/things", post(made as unknown as BodyInit, { duplex: "half" }))).status).toBe(401);
+    expect(sent()).toEqual(["made"]);
+  });
+
   test("a stream is sent once: its 401 is given back, and the next call finds a live token", async () => {
     const auth = await it.signedIn();
     it.service.plan(THINGS, answers(401, "TOKEN_EXPIRED"));

@@ -1,12 +1,24 @@
+import { setMaxListeners } from "node:events";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { describe, expect, test, vi } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { NetworkError } from "../src/index.js";
 import { advance, answers, breathe, drive, ended, eventually, failure, held, lost, PASSWORD, silent, stopTime, world } from "./service.js";
 
 const it = world();
 const REFRESH = "POST /api/auth/refresh";
 const THINGS = "GET /api/things";
 const bob = { email: "bob@example.org", password: PASSWORD };
+
+const { any } = AbortSignal;
+function withoutAny() {
+  delete (AbortSignal as { any?: unknown }).any;
+  setMaxListeners(0); // of Node's warnings
+}
+afterEach(() => {
+  AbortSignal.any = any;
+  setMaxListeners(10);
+});
 
 /** What became of a call: its status, or the name of the error. */
 const outcome = (call: Promise<Response>) => call.then(({ status }) => status, ({ name }: Error) => name);
@@ -36,7 +48,8 @@ describe.each(["cookie", "token"] as const)("fifty calls that wait for one refre
     expect(auth.state.status).toBe(heard === 401 ? "unauthenticated" : "authenticated");
   });
 
-  test("some of whom give up: they hear it at once, and the others go on", async () => {
+  test.each(["today", "some years ago"])("some of whom give up: they hear it at once, and the others go on (browsers of %s)", async (when) => {
+    if (when !== "today") withoutAny();
     const auth = await it.signedIn({ mode });
     it.service.revokeAccess();
     const gate = held();
@@ -125,7 +138,8 @@ describe.each(["cookie", "token"] as const)("fifty calls that wait for one refre
   });
 });
 
-test("who gives up before the start asks nothing", async () => {
+test.each(["today", "some years ago"])("who gives up before the start asks nothing (browsers of %s)", async (when) => {
+  if (when !== "today") withoutAny();
   const auth = await it.signedIn();
   const signal = AbortSignal.abort(new Error("never mind"));
 
@@ -135,7 +149,8 @@ test("who gives up before the start asks nothing", async () => {
   expect(it.service.log).toEqual([]);
 });
 
-test("who gives up while reading stops the body, though its head was there", async () => {
+test.each(["today", "some years ago"])("who gives up while reading stops the body, though its head was there (browsers of %s)", async (when) => {
+  if (when !== "today") withoutAny();
   const auth = await it.signedIn();
   it.service.plan(THINGS, { instead: { status: 200, headers: { "Content-Length": "1000000" }, text: "{" } });
   const caller = new AbortController();
@@ -144,6 +159,25 @@ test("who gives up while reading stops the body, though its head was there", asy
   caller.abort(new Error("enough"));
 
   expect((await reading).message).toBe("enough");
+});
+
+test("what was asked before it was known who asks is not repeated for who signs in then", async () => {
+  (await it.signedIn()).close();
+  const auth = it.tab();
+  const unknown = held();
+  it.service.plan("GET /api/auth/me", unknown);
+  void auth.ready();
+  it.service.revokeAccess();
+  const gate = held();
+  it.service.plan(REFRESH, gate);
+  const call = outcome(auth.fetch("/api/transfer", { method: "POST", body: "100" }));
+  await eventually(() => it.service.count(REFRESH) === 1);
+  await auth.login(bob);
+  gate.release();
+  unknown.release();
+
+  expect(await call).toBe(401);
+  expect(it.service.count("POST /api/transfer")).toBe(1);
 });
 
 test("a sign-in in another tab during a refresh is not undone by it", async () => {
@@ -212,4 +246,13 @@ test("what was answered does not stay in memory for as long as the page", async 
   const kept = () => (collect(), answers.filter((each) => each.deref()).length);
 
   await eventually(() => kept() < 20);
+});
+
+test("close stops a body that is still being read", async () => {
+  const auth = await it.signedIn();
+  it.service.plan(THINGS, { instead: { status: 200, headers: { "Content-Length": "1000000" }, text: "{" } });
+  const reading = failure((await auth.fetch("/api/things")).text());
+  auth.close();
+
+  expect(await reading).toBeInstanceOf(NetworkError);
 });
