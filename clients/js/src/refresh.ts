@@ -32,6 +32,7 @@ async function renew(session: Session): Promise<void> {
   const { epoch, inCookies, refreshToken } = session;
   const body = inCookies ? undefined : { refreshToken };
   for (;;) {
+    // As long as another one was begun meanwhile.
     for (let last; last !== session.changing; ) await (last = session.changing);
     if (epoch !== session.epoch) throw new Overtaken();
     const elapsed = watch();

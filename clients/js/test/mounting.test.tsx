@@ -1,5 +1,5 @@
 import { page } from "./page.js";
-import { act, cleanup, render, screen, waitFor } from "@testing-library/react";
+import { act, cleanup, configure, render, screen, waitFor } from "@testing-library/react";
 import { StrictMode, useState, type ReactNode } from "react";
 import { hydrateRoot } from "react-dom/client";
 import { renderToString } from "react-dom/server";
@@ -9,6 +9,7 @@ import { AuthProvider, RequireAuth, useAuth, type Navigate } from "../src/react.
 import { answered, breathe, eventually, held, PASSWORD, world } from "./service.js";
 
 const it = world();
+configure({ asyncUtilTimeout: 8000 }); // on a busy machine
 const REFRESH = "POST /api/auth/refresh";
 const ada = { email: "ada@example.org", password: PASSWORD };
 const complaints = vi.fn();

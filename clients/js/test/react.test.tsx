@@ -1,5 +1,5 @@
 import { page } from "./page.js";
-import { act, cleanup, render, screen, waitFor } from "@testing-library/react";
+import { act, cleanup, configure, render, screen, waitFor } from "@testing-library/react";
 import { StrictMode, type ReactNode } from "react";
 import { renderToString } from "react-dom/server";
 import { afterEach, expect, test, vi } from "vitest";
@@ -8,6 +8,7 @@ import type { Auth } from "../src/index.js";
 import { answers, held, PASSWORD, world } from "./service.js";
 
 const it = world();
+configure({ asyncUtilTimeout: 8000 }); // on a busy machine
 const ada = { email: "ada@example.org", password: PASSWORD };
 afterEach(() => {
   cleanup();

@@ -57,7 +57,8 @@ function Confirm({ token }: { token: string }) {
           }
           setState("done");
           navigate("/verify-email", { replace: true });
-          if (signedIn) await auth.user().catch(() => null);
+          // Whoever was quick has pressed the button before it was known who they are.
+          if (auth.state.status !== "unauthenticated") await auth.user().catch(() => null);
         }}
       />
     </Page>
