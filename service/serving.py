@@ -335,7 +335,7 @@ def _refuse_danger(its: Parts) -> None:
     """Raise `SettingsError` in production for a Redis that could forget."""
     condition = its.state.condition
     if its.settings.production and condition.dangers and not its.settings.redis_allow_unsafe:
-        remedy = "If your provider keeps the data safe in another way, set REDIS_ALLOW_UNSAFE=on."
+        remedy = "config/redis.conf has the lines. A provider that keeps data safe another way: REDIS_ALLOW_UNSAFE=on."
         raise SettingsError([*(f"{danger}." for danger in condition.dangers), remedy])
 
 

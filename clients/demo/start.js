@@ -5,14 +5,24 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { createServer as createDoor } from "node:net";
 import { fileURLToPath } from "node:url";
 import { createServer } from "vite";
 
 const python = process.argv[2] ?? "python3";
-const { PORT = "8000", DEMO_PORT = "5173" } = process.env;
+const PORT = process.env.PORT || "8000";
+const DEMO_PORT = process.env.DEMO_PORT || "5173";
 const authUrl = `http://localhost:${PORT}`;
 const demoUrl = `http://localhost:${DEMO_PORT}`;
 process.env.AUTH_URL = authUrl;
+
+// Whoever listens there would be taken for our service, and a number that is none for any port.
+for (const [name, port, host] of [["PORT", PORT, "127.0.0.1"], ["DEMO_PORT", DEMO_PORT, "localhost"]]) {
+  const isPort = /^[0-9]+$/.test(port) && port > 0 && port < 65536;
+  if (!isPort) refuse(`${name} must be a number from 1 to 65535, not ${JSON.stringify(port)}.`);
+  if (await isTaken(host, Number(port))) refuse(`Port ${port} is already in use. Try: make demo ${name}=${Number(port) + 1}`);
+}
+if (PORT === DEMO_PORT) refuse("PORT and DEMO_PORT must differ.");
 
 // In a group of its own, so that Ctrl-C reaches it through us alone, and once.
 const service = spawn(python, ["-m", "service"], {
@@ -50,9 +60,25 @@ try {
   await answering();
   if (!leaving) tell();
 } catch (error) {
-  const remedy = /already in use/.test(error.message) ? `. Try: make demo DEMO_PORT=${Number(DEMO_PORT) + 1}` : "";
-  console.error(`The demo did not start: ${error.message}${remedy}`);
+  console.error(`The demo did not start: ${error.message}`);
   await leave(1);
+}
+
+function refuse(why) {
+  console.error(`The demo did not start: ${why}`);
+  process.exit(1);
+}
+
+async function isTaken(host, port) {
+  const door = createDoor().listen(port, host);
+  try {
+    await once(door, "listening");
+    return false;
+  } catch (error) {
+    return error.code === "EADDRINUSE";
+  } finally {
+    door.close();
+  }
 }
 
 async function answering() {

@@ -346,7 +346,7 @@ async def test_what_cannot_be_served_is_said_once_and_ends_all_with_the_status_o
     assert [line for line in instance.said.splitlines() if not line.startswith("{")] == [
         "Gatepost cannot start:",
         "  - maxmemory-policy is volatile-lru: Redis may forget sessions and accounts; set noeviction.",
-        "  - If your provider keeps the data safe in another way, set REDIS_ALLOW_UNSAFE=on.",
+        "  - config/redis.conf has the lines. A provider that keeps data safe another way: REDIS_ALLOW_UNSAFE=on.",
     ]
 
 
