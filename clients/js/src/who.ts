@@ -1,5 +1,7 @@
 import { call } from "./calls.js";
+import { traceless } from "./credentials.js";
 import { isFailure, Problem } from "./problem.js";
+import { refresh } from "./refresh.js";
 import { stranger } from "./service.js";
 import type { Session } from "./session.js";
 import { peace } from "./timer.js";
@@ -17,6 +19,7 @@ export function recognise(session: Session): void {
     const { epoch } = session;
     const number = ++asked;
     try {
+      if (session.inCookies && !session.userId && traceless(session)) await refresh(session);
       const user = (await call<{ user: User }>(session, "GET", "/api/auth/me", undefined, { look: true }))?.user;
       if (typeof user?.id !== "string") throw stranger();
       if (epoch === session.epoch && number > heard) {

@@ -17,6 +17,23 @@ describe("at the start", () => {
     expect(it.service.log).toEqual([ME, REFRESH]);
   });
 
+  test("nobody is signed in, as a page on the service's own host sees by the missing cookie: one call", async () => {
+    vi.stubGlobal("location", new URL("/", it.service.url));
+    vi.stubGlobal("document", Object.assign(new EventTarget(), { visibilityState: "visible", cookie: "theme=dark" }));
+
+    expect(await it.tab().ready()).toMatchObject({ status: "unauthenticated", reason: "none" });
+    expect(it.service.log).toEqual([REFRESH]);
+  });
+
+  test("that cookie alone is lost: who was signed in still is", async () => {
+    (await it.signedIn()).close();
+    vi.stubGlobal("location", new URL("/", it.service.url));
+    vi.stubGlobal("document", Object.assign(new EventTarget(), { visibilityState: "visible", cookie: "" }));
+
+    expect((await it.tab().ready()).status).toBe("authenticated");
+    expect(it.service.log.slice(0, 4)).toEqual([REFRESH, "GET /api/auth/csrf-token", REFRESH, ME]);
+  });
+
   test("with tokens nobody is asked: there is nothing to ask with", async () => {
     expect((await it.tab({ mode: "token" }).ready()).status).toBe("unauthenticated");
     expect(it.service.log).toEqual([]);
