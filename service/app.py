@@ -109,7 +109,7 @@ def assemble(
     smtp_kind = tracing.smtp if tracing else Smtp
     smtp = smtp_kind(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
     limits = policies.load(settings)
-    signals = Signals(store, vault, clock, users, audit, limits)
+    limiter, signals = Limiter(store, vault, limits, places), Signals(store, vault, clock, users, audit, limits)
     signin = SignIn(
         store,
         clock,
@@ -118,6 +118,7 @@ def assemble(
         families,
         refresh_tokens,
         access_tokens,
+        limiter,
         places,
         signals,
         notices,
@@ -150,7 +151,7 @@ def assemble(
         deletion=deletion,
         administration=Administration(users, families, directory, roles, audit, deletion, outbox, signals, clock),
         parked_mail=ParkedMail(outbox, errands, audit),
-        limiter=Limiter(store, vault, limits, places),
+        limiter=limiter,
         places=places,
         signals=signals,
         oauth=OAuth(providers.configured(settings, outgoing, clock), States(store)),

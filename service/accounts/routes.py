@@ -21,7 +21,7 @@ from service.http.browser import with_browser_session
 from service.http.contract import MODE, Contract
 from service.http.guard import client, principal
 from service.http.signing_in import goodbye, greet, wants_cookies, welcome
-from service.http.throttle import charge, network, unless_used_up
+from service.http.throttle import charge, network, reauthenticating, unless_used_up
 from service.limits.limiter import Charge
 from service.mail.letters import Kind
 from service.parts import parts
@@ -68,7 +68,7 @@ class PasswordChange(Body):
     gives={201: shapes.SignedIn, 202: None},
     parameters=(MODE,),
     raises=(EmailExists, RegistrationClosed, Overloaded),
-    limits=("register",),
+    limits=("register", "forgot"),
     sets_cookies=(201,),
 )
 async def register(request: web.Request) -> web.Response:
@@ -78,7 +78,7 @@ async def register(request: web.Request) -> web.Response:
         raise RegistrationClosed
     wanted = await read(request, Registration)
     its.passwords.check(wanted.password, wanted.email, wanted.first_name, wanted.last_name, wanted.name)
-    await charge(request, Charge("register", (network(request),)))
+    await charge(request, Charge("register", (network(request),)), _mailing(wanted.email))
     if its.settings.registration == "private":
         await its.recovery.register(client(request), **wanted.model_dump())
         return answers.accepted()
@@ -118,14 +118,14 @@ async def me(request: web.Request) -> web.Response:
     may_be_empty=True,
     gives={204: None},
     raises=(InvalidCredentials, Forbidden, ReauthenticationRequired, NotFound, Overloaded),
-    limits=("login",),
+    limits=("login", "login-account"),
     sets_cookies=(204,),
 )
 async def delete_me(request: web.Request) -> web.Response:
     """Delete my account: nothing is left of it but the audit trail."""
     its, asking = parts(request), principal(request)
     sent = await read_optional(request, AccountDeletion) or AccountDeletion()
-    await charge(request, Charge("login", (network(request), asking.email)))
+    await charge(request, *reauthenticating(request, asking.email))
     await its.deletion.by_owner(asking, sent.password, client(request))
     return goodbye(request)
 
@@ -169,14 +169,27 @@ async def user(request: web.Request) -> web.Response:
 
 @routes.post("/api/auth/password/change")
 @guard.user
-@Contract(takes=PasswordChange, gives={204: None}, raises=(InvalidCredentials, Overloaded), limits=("login",))
+@Contract(
+    takes=PasswordChange,
+    gives={204: None},
+    raises=(InvalidCredentials, Overloaded),
+    limits=("login", "login-account"),
+)
 async def change_password(request: web.Request) -> web.Response:
     """Set a new password; every other session ends."""
     asking = principal(request)
     wanted = await read(request, PasswordChange)
-    await charge(request, Charge("login", (network(request), asking.email)))
+    await charge(request, *reauthenticating(request, asking.email))
     await parts(request).signin.change_password(asking, wanted.current_password, wanted.new_password, client(request))
     return answers.nothing()
+
+
+def _mailing(email: str) -> Charge:
+    """What a registration costs the address that its mail goes to; apart from the mails that its owner asks for.
+
+    Whoever has used those up for the owner must not keep them from registering.
+    """
+    return Charge("forgot", ("register", email), quiet=True)
 
 
 def _shown(request: web.Request, user: User) -> web.Response:

@@ -65,6 +65,7 @@ class User:
     identities: tuple[Identity, ...] = ()
     new_email: str | None = None
     leaving_since: datetime | None = None  # when its deletion began
+    private: bool = False  # registered where the answer does not tell whether the email had an account
 
     @classmethod
     def read(cls, user_id: str, record: Mapping[str, str]) -> "User | None":
@@ -90,6 +91,7 @@ class User:
             new_email=record.get("new"),
             identities=tuple([Identity.read(name[3:], record[name]) for name in linked]),
             leaving_since=_moment(record["gone"].partition(" ")[0]) if "gone" in record else None,
+            private="priv" in record,
         )
 
     def written(self) -> list[str]:
@@ -105,10 +107,16 @@ class User:
             "roles": " ".join(self.roles) if self.roles != (USER,) else None,
             "via": self.provider if self.provider != "local" else None,
             "off": None if self.active else "1",
+            "priv": "1" if self.private else None,
             "at": str(stamp(self.created_at)),
             **{"id:" + identity.provider: identity.written() for identity in self.identities},
         }
         return [part for name, value in fields.items() if value for part in (name, value)]
+
+    @property
+    def untold(self) -> bool:
+        """Whether nobody may learn by its password that there is this account: it may be no more than a probe."""
+        return self.private and not self.email_verified
 
     @property
     def leaving(self) -> bool:

@@ -2,7 +2,8 @@
 
 Redis
     user:{<id>}  hash  email, ok (verified), pw (PHC string), first, last, name, pic, roles, off (disabled),
-                       via (how the account came about), at, up, in (created, updated, last sign-in; ms),
+                       via (how the account came about), priv (registered where the answer tells nothing),
+                       at, up, in (created, updated, last sign-in; ms),
                        gone (its deletion has begun: when, and by which call),
                        id:<provider>, an identity elsewhere as JSON: issuer, subject, email, linked at (ms),
                        new (email asked for), once.<type> and once.spent (see `once.py`); no TTL

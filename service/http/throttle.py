@@ -39,6 +39,17 @@ async def charge(request: web.Request, *charges: Charge) -> None:
         raise
 
 
+def reauthenticating(request: web.Request, email: str) -> tuple[Charge, Charge]:
+    """What it costs to show one's password while signed in: as a sign-in from here, and one of so many from anywhere.
+
+    Those are counted apart from sign-ins, so that only who has a session can use them up, and an address that the
+    account is known by is spared them: neither a stranger nor a thief keeps its owner from a new password.
+    """
+    here = network(request)
+    account = Charge("login-account", ("signed in", email), quiet=True, spared=(email, here))
+    return Charge("login", (here, email)), account
+
+
 def unless_used_up(policy: str) -> Guard:
     """Refuse a request of an address that has used the policy up, before anything else is read; charges nothing."""
 

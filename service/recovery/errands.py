@@ -82,6 +82,7 @@ class Errands:
             first_name=facts.get("first_name"),
             last_name=facts.get("last_name"),
             name=facts.get("name"),
+            private=True,
         )
         try:
             user = await self._users.register(draft)

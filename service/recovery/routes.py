@@ -8,7 +8,7 @@ from service.http import answers, guard
 from service.http.body import Body, read
 from service.http.contract import Contract
 from service.http.guard import client, principal
-from service.http.throttle import charge, network, unless_used_up
+from service.http.throttle import charge, network, reauthenticating, unless_used_up
 from service.limits.limiter import Charge
 from service.parts import parts
 
@@ -88,12 +88,12 @@ async def verify(request: web.Request) -> web.Response:
     takes=EmailChange,
     gives={202: None},
     raises=(InvalidCredentials, EmailExists, Overloaded),
-    limits=("login", "forgot"),
+    limits=("login", "login-account", "forgot"),
 )
 async def change_email(request: web.Request) -> web.Response:
     """Ask to move to another email; it changes when the new one is verified, and the old one is told."""
     asking, sent = principal(request), await read(request, EmailChange)
-    await charge(request, Charge("login", (network(request), asking.email)), *_mailing(request, sent.new_email))
+    await charge(request, *reauthenticating(request, asking.email), *_mailing(request, sent.new_email))
     await parts(request).recovery.ask_change(asking, sent.new_email, sent.password, client(request))
     return answers.accepted()
 

@@ -1,6 +1,7 @@
 """Signing in: begin, renew and end a session, whatever proved who the person is."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from service import metrics
@@ -17,10 +18,12 @@ from service.errors import (
     EmailUnverified,
     InvalidCredentials,
     Overloaded,
+    RateLimited,
     ServiceError,
     SessionEnded,
     StoreUnavailable,
 )
+from service.limits.limiter import Charge, Limiter
 from service.limits.places import Places, Seen
 from service.mail.letters import Kind
 from service.mail.notices import Notices
@@ -77,6 +80,7 @@ class SignIn:
         families: Families,
         refresh_tokens: RefreshTokens,
         access_tokens: AccessTokens,
+        limiter: Limiter,
         places: Places,
         signals: Signals,
         notices: Notices,
@@ -90,6 +94,7 @@ class SignIn:
         self._families = families
         self._refresh_tokens = refresh_tokens
         self._access_tokens = access_tokens
+        self._limiter = limiter
         self._places = places
         self._signals = signals
         self._notices = notices
@@ -226,6 +231,9 @@ class SignIn:
                     raise _Refused(InvalidCredentials(), user.id if user else None)
                 proved = phc
             assert user is not None
+            if user.untold:
+                # Who has just registered it would learn from anything else that the email had no account before.
+                raise _Refused(InvalidCredentials(), user.id)
             try:
                 await self._admitted(user, client)
             except (AccountDisabled, EmailUnverified) as refusal:
@@ -242,7 +250,9 @@ class SignIn:
         if user is None or not user.active:
             raise AccountDisabled
         if self._verified_only and not user.email_verified:
-            await self._notices.tell(Kind.VERIFY, client, user.id)
+            with suppress(RateLimited):  # whoever registered it, the address gets no more mails of us than that
+                await self._limiter.charge(Charge("forgot", (user.email,), quiet=True))
+                await self._notices.tell(Kind.VERIFY, client, user.id)
             raise EmailUnverified
         return user
 

@@ -16,6 +16,10 @@ def seen_from(address: str) -> dict[str, str]:
     return {**TOKENS, "X-Forwarded-For": address}
 
 
+def bearer(answer) -> dict[str, str]:
+    return {"Authorization": f"Bearer {answer.json['accessToken']}"}
+
+
 @pytest.fixture
 async def shipped(serving):
     return await serving(**DEFAULT)
@@ -250,3 +254,38 @@ async def test_guessing_the_password_through_its_change_is_limited_too(shipped):
 
     assert statuses == [401] * 5 + [429] * 2
     assert (await wrong(shipped)).status == 429  # and it is one limit with signing in
+
+
+async def test_whoever_has_a_session_guesses_no_more_from_many_addresses_than_others(serving):
+    browser = await serving(**{**BEHIND_A_PROXY, "RATE_LIMITS": "login-account=9/1h"})
+    home = seen_from("192.0.2.200")
+    stolen = bearer(await browser.register(headers=home))
+    calls = [
+        ("POST", "/api/auth/password/change", {"currentPassword": "not it at all", "newPassword": PASSWORD + "!"}),
+        ("POST", "/api/auth/email/change", {"newEmail": "eve@example.org", "password": "not it at all"}),
+        ("DELETE", "/api/auth/me", {"password": "not it at all"}),
+    ]
+
+    refused = [
+        await browser(method, path, body, headers=stolen | seen_from(f"203.0.113.{n}"), csrf=None)
+        for n, (method, path, body) in enumerate(calls * 4)
+    ]
+
+    assert [answer.status for answer in refused] == [401] * 9 + [429] * 3
+    assert "RateLimit" not in refused[-1].headers
+    # The owner is stopped neither at home, nor by strangers who try to sign in.
+    change = {"currentPassword": PASSWORD, "newPassword": PASSWORD + "!"}
+    assert (await browser("POST", "/api/auth/password/change", change, headers=stolen | home, csrf=None)).status == 204
+
+
+async def test_who_tries_to_sign_in_keeps_nobody_who_is_signed_in_from_a_new_password(serving):
+    browser = await serving(**{**BEHIND_A_PROXY, "RATE_LIMITS": "login-account=5/1h"})
+    signed = bearer(await browser.register(headers=seen_from("192.0.2.200")))
+    for n in range(6):
+        stranger = await wrong(browser, headers=seen_from(f"203.0.113.{n}"))
+    change = {"currentPassword": PASSWORD, "newPassword": PASSWORD + "!"}
+
+    away = signed | seen_from("198.51.100.7")
+    owner = await browser("POST", "/api/auth/password/change", change, headers=away, csrf=None)
+
+    assert (stranger.status, owner.status) == (429, 204)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
+from service.accounts.user import User
 from tests.conftest import PASSWORD, Browser, all_that_is_in, parts_of
 
 NEW = "another battery & stapled horse"
@@ -346,6 +347,7 @@ async def test_moving_to_a_taken_email_tells_no_more_than_registering(visiting, 
         for email in (ADA, MOVED):
             await browser.register(email)
             await settled(browser)
+        await verify(browser, mail.to(ADA)[-1].token)
         await browser.login()
 
         assert (await move(browser)).status == expected
@@ -514,8 +516,48 @@ async def test_a_private_registration_says_the_same_of_a_taken_email(visiting, m
     assert (fresh.status, fresh.body) == (taken.status, taken.body) == (202, b"")
     assert set(fresh.headers) == set(taken.headers)
     assert [it.message["Subject"] for it in mail.to(ADA)] == ["Verify your email", "You have an account already"]
+    assert (await verify(browser, mail.to(ADA)[0].token)).status == 204
     assert (await browser.login(headers=TOKENS)).status == 200
     assert (await browser.login(password=NEW, headers=TOKENS)).code == "INVALID_CREDENTIALS"
+
+
+@pytest.mark.parametrize("verified_only", ["off", "on"])
+async def test_the_password_of_a_private_registration_tells_nothing_before_the_email_is_verified(
+    visiting, mail, verified_only
+):
+    """Whoever registers with an email and then signs in would learn whether it had an account."""
+    browser = await visiting(REGISTRATION="private", REQUIRE_VERIFIED_EMAIL=verified_only)
+    await parts_of(browser).users.register(User(id="", email=MOVED, email_verified=True))
+    told = []
+    for email in (ADA, MOVED):
+        await browser.register(email)
+        await settled(browser)
+        told.append(await browser.login(email))
+    await settled(browser)
+
+    assert [(answer.status, answer.code) for answer in told] == [(401, "INVALID_CREDENTIALS")] * 2
+    assert set(told[0].headers) == set(told[1].headers)
+    assert [it.message["Subject"] for it in mail.to(ADA)] == ["Verify your email"]
+    await forgot(browser)
+    assert (await reset(browser, (await letter(mail, "Set a new password")).token)).status == 204
+    assert (await browser.login(password=NEW)).status == 200
+
+
+@pytest.mark.parametrize(("registration", "sent"), [("private", 3), ("open", 1 + 3)])
+async def test_nobody_gets_more_mails_than_the_limit_however_often_somebody_registers_them(
+    visiting, mail, registration, sent
+):
+    limits = {"RATE_LIMITS": "forgot=3/1h", "TRUSTED_PROXIES": "127.0.0.1", "REQUIRE_VERIFIED_EMAIL": "on"}
+    browser = await visiting(REGISTRATION=registration, **limits)
+
+    for n in range(6):
+        elsewhere = {"X-Forwarded-For": f"192.0.2.{n}"}
+        await browser.register(headers=elsewhere)
+        await settled(browser)
+        assert (await browser.login(headers=elsewhere)).status in (401, 403)
+    await settled(browser)
+
+    assert len(mail.to(ADA)) == sent
 
 
 async def test_a_private_registration_that_was_cut_off_is_not_taken_for_a_taken_email(visiting, mail):
