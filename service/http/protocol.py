@@ -17,7 +17,7 @@ from typing import Any, cast
 import orjson
 import structlog
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from service import metrics
 from service.client import network_of
@@ -41,13 +41,14 @@ _FULL, _NOT_HTTP, _SLOW, _UNREAD = (metrics.HTTP_CUT_OFF.labels(why) for why in 
 class Protocol(RequestHandler):
     """A connection that complains in our words."""
 
-    __slots__ = ("_counted_as", "_head_bytes", "_head_since", "_unread_since")
+    __slots__ = ("_counted_as", "_head_bytes", "_head_since", "_refused", "_unread_since")
 
     def connection_made(self, made: asyncio.BaseTransport) -> None:
         """Begin, or say at once that there is no place."""
         transport, server = cast(asyncio.Transport, made), self._manager  # uvloop's only behave like one
         assert isinstance(server, Server)
         self._head_since, self._head_bytes, self._unread_since = self._loop.time(), 0, 0.0
+        self._refused = False
         self._counted_as = server.seat(transport)
         if self._counted_as is None:
             self.transport, self._force_close = transport, True  # whatever it says is not listened to
@@ -62,10 +63,16 @@ class Protocol(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take the bytes, and note whether a head is still on its way."""
+        if self._refused:
+            return
         requests = self._request_count
         super().data_received(data)
         if self._request_count != requests:
             self._head_since, self._head_bytes = 0.0, 0
+            if isinstance(latest := self._messages[-1][0], _ErrInfo):
+                # What follows would be refused piece by piece. And each refusal knows by its traceback the frame that
+                # has all that was received, which knows it: some hundred KB until the garbage collector comes.
+                self._refused, latest.exc.__traceback__ = True, None
         elif (waiter := self._waiter) is not None and not waiter.done():
             self._head_since = self._head_since or self._loop.time()
             self._head_bytes += len(data)
