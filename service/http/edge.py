@@ -9,10 +9,10 @@ import re
 import time
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from service import logs
-from service.errors import ServiceError
+from service.errors import ExpectationFailed, ServiceError
 from service.http import cors, problems, shedding
 from service.http.metrics import meter
 from service.http.problems import REQUEST_ID
@@ -80,7 +80,9 @@ class Edge:
         request._match_info = found
         shedding.check(request, self._its)
         self._its.csrf.check_origin(request)
-        if hdrs.EXPECT in request.headers:
+        if (expected := request.headers.get(hdrs.EXPECT)) is not None:
+            if request.version == HttpVersion11 and expected.lower() != "100-continue":
+                raise ExpectationFailed  # the framework would repeat it, whatever letters it has, and fail at some
             await found.expect_handler(request)
         return await found.handler(request)
 

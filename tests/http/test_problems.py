@@ -250,13 +250,12 @@ def test_a_body_has_ten_seconds():
     assert body_module.ARRIVES_WITHIN == 10
 
 
+@pytest.mark.parametrize("expected", [b"tea", b"tea\xff", "th\u00e9".encode()], ids=["ASCII", "no text", "UTF-8"])
 @pytest.mark.parametrize("path", ["/api/auth/login", "/health", "/nowhere"])
-async def test_an_expectation_that_nobody_knows_is_a_417(browser, path):
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: order-66\r\nConnection: close\r\nExpect: tea\r\n\r\n"
-    )
+async def test_an_expectation_that_nobody_knows_is_a_417(browser, path, expected):
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: order-66\r\nConnection: close\r\nExpect: "
 
-    head, _, body = (await raw(browser, head.encode())).partition(b"\r\n\r\n")
+    head, _, body = (await raw(browser, head.encode() + expected + b"\r\n\r\n")).partition(b"\r\n\r\n")
 
     fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
     is_problem(Answer(int(head.split()[1]), fields, {}, body), 417, "EXPECTATION_FAILED")
