@@ -19,7 +19,8 @@ FILE = (ROOT / "config" / "traefik-forward-auth.yml").read_text()
 HTTP = yaml.safe_load(FILE)["http"]
 PAGE = (ROOT / "docs" / "forward-auth.md").read_text()
 CLAIMS = ("X-Auth-User", "X-Auth-Email", "X-Auth-Roles", "X-Auth-Permissions")
-SPOOFED = {name: "evil" for claim in CLAIMS for name in (claim, claim.replace("-", "_"))}
+# All that CGI and WSGI take for one of the four.
+SPOOFED = {f"X{a}Auth{b}{claim.rpartition('-')[2]}": "evil" for claim in CLAIMS for a in "-_" for b in "-_"}
 DOCUMENTED = {
     "headers": {"customRequestHeaders"},
     "forwardAuth": {"address", "authRequestHeaders", "authResponseHeaders"},
@@ -40,6 +41,13 @@ def test_the_file_says_only_what_traefik_documents():
         assert options.keys() <= DOCUMENTED[kind]
     for service in HTTP["services"].values():
         assert [server.keys() for server in service["loadBalancer"]["servers"]] == [{"url"}]
+
+
+def test_a_folder_for_a_role_is_so_without_its_slash_too():
+    """Many applications take `/admin` for `/admin/`, and the rule of the rest lets in whoever is signed in."""
+    for rule in (router["rule"] for router in HTTP["routers"].values() if "admin" in router.get("middlewares", [])):
+        for folder in re.findall(r"PathPrefix\(`([^`]+)/`\)", rule):
+            assert f"Path(`{folder}`)" in rule
 
 
 def test_claims_are_dropped_before_everything_that_reaches_the_application():
