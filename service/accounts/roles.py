@@ -1,5 +1,6 @@
 """Roles and what they permit: the operator's table in `config/roles.toml`."""
 
+import re
 import tomllib
 from collections.abc import Iterable
 from functools import lru_cache
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from service.settings import CONFIG, SettingsError
 
+_NAME = re.compile(r"[!-+\--~]+", re.ASCII)
 USER, MODERATOR, ADMIN = "user", "moderator", "admin"
 
 
@@ -27,8 +29,11 @@ class Roles:
             raise SettingsError([f"{path} cannot be used: {error!r}"]) from error
         if missing := {USER, MODERATOR, ADMIN} - table.keys():
             raise SettingsError([f"{path} must keep these roles: {', '.join(sorted(missing))}"])
-        if odd := [name for name in (*table, *set().union(*table.values())) if not name.isascii() or " " in name]:
-            raise SettingsError([f"{path} has a name with spaces or letters beyond ASCII: {odd[0]}"])
+        # Tokens and lists hold them with spaces between, `X-Auth-Roles` with commas.
+        if odd := [name for name in (*table, *set().union(*table.values())) if not _NAME.fullmatch(name)]:
+            raise SettingsError(
+                [f"{path} has a name with spaces, commas or letters beyond ASCII, or an empty one: {odd[0]!r}"]
+            )
         return cls(table)
 
     def permissions(self, roles: Iterable[str]) -> tuple[str, ...]:
