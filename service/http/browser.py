@@ -18,7 +18,7 @@ from functools import wraps
 import aiohttp_session
 from aiohttp import web
 
-from service.http.cookies import Cookies
+from service.http.cookies import Cookies, received
 from service.http.guard import Handler
 from service.parts import parts
 from service.store import Store
@@ -44,6 +44,9 @@ class BrowserSessions(aiohttp_session.AbstractStorage):
         )
         self._store = store
         self._secure = secure or None
+
+    def load_cookie(self, request: web.Request) -> str | None:
+        return received(request, self.cookie_name)
 
     async def load_session(self, request: web.Request) -> aiohttp_session.Session:
         identity = self.load_cookie(request)

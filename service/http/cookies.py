@@ -17,6 +17,22 @@ from service.settings import Settings
 REFRESH_PATH = "/api/auth"
 
 
+def received(request: web.Request, name: str) -> str | None:
+    """The cookie of this name, the last of them, as it was sent: none of ours is ever quoted.
+
+    The framework reads all that there are, and takes twenty milliseconds of everybody's time for 8 KB of odd ones.
+    """
+    values = _values(request, name)
+    return values[-1] if values else None
+
+
+def _values(request: web.Request, name: str) -> list[str]:
+    if name not in (header := request.headers.get(hdrs.COOKIE, "")):
+        return []
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    return [value for found, equals, value in pairs if found == name and equals]
+
+
 @dataclass(frozen=True)
 class _Cookie:
     name: str
@@ -51,15 +67,14 @@ class Cookies:
         return self.host_only(name)
 
     def access_token(self, request: web.Request) -> str | None:
-        return request.cookies.get(self._access.name) or None
+        return received(request, self._access.name) or None
 
     def refresh_tokens(self, request: web.Request) -> list[str]:
         """Every refresh token the browser sends: a sibling domain can plant one beside the right one."""
-        pairs = (part.strip().partition("=") for part in request.headers.get(hdrs.COOKIE, "").split(";"))
-        return [value for name, _, value in pairs if name == self._refresh.name and value]
+        return [value for value in _values(request, self._refresh.name) if value]
 
     def csrf_token(self, request: web.Request) -> str:
-        return request.cookies.get(self._csrf.name, "")
+        return received(request, self._csrf.name) or ""
 
     @property
     def host_bound(self) -> bool:
@@ -68,7 +83,7 @@ class Cookies:
 
     def any(self, request: web.Request) -> bool:
         """Whether the browser holds any of our cookies."""
-        return any(cookie.name in request.cookies for cookie in (self._access, self._refresh, self._csrf))
+        return any(received(request, cookie.name) is not None for cookie in (self._access, self._refresh, self._csrf))
 
     def sign_in(
         self, response: web.Response, access: str, access_lasts: int, refresh: str, refresh_lasts: int, csrf: str

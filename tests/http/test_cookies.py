@@ -158,6 +158,16 @@ async def test_every_cookie_of_a_journey_has_its_name_and_attributes(serving, de
     assert all(604_790 <= lifetime <= 604_800 for lifetime in refresh_lifetimes)
 
 
+@pytest.mark.parametrize("odd", ["a=;", "a ;", '"', "=;=;", "accessToken;", "xaccessToken=y;"])
+async def test_ours_are_found_among_odd_ones(browser, odd):
+    await browser.register()
+    sent = "; ".join(f"{name}={value}" for name, value in browser.cookies().items() if name != "refreshToken")
+
+    for header in (f"{odd * 300};{sent}", f"{sent};{odd * 300}"):
+        answer = await browser("GET", "/api/auth/me", headers={"Cookie": header})
+        assert answer.status == 200
+
+
 async def test_the_refresh_cookie_goes_nowhere_else(browser):
     signed = await browser.register()
 
