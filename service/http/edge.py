@@ -10,6 +10,7 @@ import time
 
 import structlog
 from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.web_urldispatcher import MatchInfoError
 
 from service import logs
 from service.errors import ExpectationFailed, ServiceError
@@ -39,6 +40,8 @@ class Edge:
             problems.PAGE_HEADERS,
         )
         self._known: dict[tuple[str, str], web.UrlMappingMatchInfo] = {}
+        # An absolute address, which only proxies are sent, has three more.
+        self._most_slashes = 3 + max(resource.canonical.count("/") for resource in app.router.resources())
         for resource in app.router.resources():
             if isinstance(resource, web.PlainResource):
                 for route in resource:
@@ -72,9 +75,12 @@ class Edge:
         return answer
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        found = self._known.get((request.method, request.raw_path.partition("?")[0]))
+        path = request.raw_path.partition("?")[0]
+        found = self._known.get((request.method, path))
         if found is None:
-            found = await self._app.router.resolve(request)
+            # The router looks at the path once for each slash, which for 8 KB of them takes forty milliseconds.
+            deep = path.count("/") > self._most_slashes
+            found = MatchInfoError(web.HTTPNotFound()) if deep else await self._app.router.resolve(request)
             found.add_app(self._app)
             found.freeze()
         request._match_info = found

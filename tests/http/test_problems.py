@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp.web_urldispatcher import UrlDispatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,11 +60,28 @@ async def post(browser: Browser, body: Any, path: str = "/api/auth/login", **hea
 # What is not there
 
 
+async def test_who_asks_for_a_path_deeper_than_all_of_ours_costs_the_router_nothing(parts, serving, monkeypatch):
+    """It looks once for each slash, at all that is before it: forty milliseconds for a path of 8 KB."""
+    browser = await serving(parts)
+    asked, resolve = [], UrlDispatcher.resolve
+
+    async def resolved(self, request):
+        asked.append(request.path)
+        return await resolve(self, request)
+
+    monkeypatch.setattr(UrlDispatcher, "resolve", resolved)
+    for path in ("/a" * 3500, "/api/auth/me" + "/" * 7000):
+        is_problem(await browser("GET", path), 404, "NOT_FOUND")
+    assert asked == []
+    mail = await browser("POST", "/api/admin/mail/parked/0-0/retry")
+    assert (mail.code, asked) == ("NO_TOKEN", ["/api/admin/mail/parked/0-0/retry"])
+
+
 @pytest.mark.parametrize(
     "path",
     ["/nowhere", "/api", "/api/", "/api/auth", "/api/auth/", "/api/nowhere", "/api/users", "/favicon.ico",
      "/.well-known/nothing", "/%00", "/%ff", "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/" + "a" * 4000,
-     "/index.php?x=<script>"],
+     "/a" * 3500, "/api/auth/me" + "/" * 7000, "/index.php?x=<script>"],
 )  # fmt: skip
 async def test_what_is_not_there_is_a_404(browser, path):
     for method in ("GET", "POST", "DELETE", "PUT"):
