@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from functools import partial
@@ -175,11 +175,14 @@ class TracedStore(Store):
         self._tracer = tracer
         self._told: dict[tuple[object, ...], tuple[str, Attributes]] = {}
 
-    async def run(self, *commands: Command, **options: Any) -> list[Any]:
-        if not commands or not get_current_span().is_recording():
-            return await super().run(*commands, **options)
-        with _watched(self._span(commands)):
-            return await super().run(*commands, **options)
+    async def run(
+        self, *commands: Command, hints: Iterable[Command] = (), aside: Iterable[Command] = (), **options: Any
+    ) -> list[Any]:
+        hints, aside = tuple(hints), tuple(aside)
+        if not (told := (*commands, *hints) or aside) or not get_current_span().is_recording():
+            return await super().run(*commands, hints=hints, aside=aside, **options)
+        with _watched(self._span(told)):
+            return await super().run(*commands, hints=hints, aside=aside, **options)
 
     async def _glance(self, command: Command, keep: bool = False) -> Any:
         if not get_current_span().is_recording():

@@ -124,7 +124,7 @@ def bounds_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def widen_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for bound in ("node.ANSWER", "node.CONNECT", "store.ANSWER", "store.PATIENCE"):
+    for bound in ("node.ANSWER", "node.CONNECT", "store.ANSWER", "allowance.ANSWER", "allowance.PATIENCE"):
         monkeypatch.setattr(f"service.store.{bound}", 30.0)
 
 

@@ -9,7 +9,7 @@
 - Redis away, loading, full, read-only or without its replicas is `StoreUnavailable`. Any other refusal by Redis is
   a mistake of ours and stays an exception.
 - A master that takes over may not have heard of the last revocations. Each instance says those of its last minute
-  again (`insist`).
+  again (`watch.py`).
 
 The commands of one call are run in their order, and together as far as they are for the same server. In a Cluster a
 server is asked when the one before has answered; all at once for reads alone, and where the caller says that nothing
@@ -18,111 +18,34 @@ writes that stood behind it.
 """
 
 import asyncio
-import contextvars
-import math
-import re
 import time
-from collections import OrderedDict
-from collections.abc import Coroutine, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
-from redis.exceptions import AskError, MovedError, NoPermissionError, ResponseError, TryAgainError
+from redis.exceptions import AskError, MovedError, TryAgainError
 
 from service import metrics
 from service.errors import StoreUnavailable
 from service.store.address import Host
+from service.store.allowance import LEFT, waiting
 from service.store.commands import READS, Command, key_of, repeatable, slot_of
+from service.store.condition import Condition, condition_of
+from service.store.glances import Glances
 from service.store.memory import Memory
-from service.store.node import ANSWER, Failed, Identity, Node
+from service.store.node import ANSWER, Failed, Node
+from service.store.replies import LOST, if_any, passing, redirected, unavailable
 from service.store.topology import Cluster, Topology
+from service.store.watch import Watch
 
 log = structlog.get_logger("service.store")
 
-PATIENCE = 2.0  # seconds one request may wait for Redis in all
 REPLICAS = 500  # milliseconds to wait for replicas to confirm
-WATCH_EVERY, WATCH_SOON = 1.0, 0.25  # seconds between two looks at the servers; soon again while one is away
-INSISTS = 60.0  # seconds in which a change of master may have lost what was acknowledged
-_MOST_INSISTED = 20_000
-_TOGETHER = 200  # commands said again in one round trip
 _DETOURS = 5  # servers that one command may be sent on to
 _BESIDE = 0.25  # seconds that anybody waits for what nothing depends on, at a server of its own
 _MOMENT = 0.02  # seconds until a key that is on its way has arrived
-
-
-class Lost(Enum):
-    """What stands for a reply that did not come, where there may be none."""
-
-    LOST = "lost"
-
-
-LOST = Lost.LOST
-
-_PASSING = re.compile(
-    r"\b(READONLY|LOADING|OOM|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOAUTH|WRONGPASS|NOPERM"
-    r"|MOVED|ASK)\b"
-)
-_left: contextvars.ContextVar["Patience | None"] = contextvars.ContextVar("left", default=None)
-
-
-@dataclass
-class Patience:
-    """What is left of the time that one request may wait for Redis, in seconds."""
-
-    seconds: float
-
-
-def be_patient() -> None:
-    """All Redis calls of this context share one allowance of waiting."""
-    _left.set(Patience(PATIENCE))
-
-
-@contextmanager
-def patience() -> Iterator[None]:
-    """All Redis calls in this block share one allowance of waiting."""
-    token = _left.set(Patience(PATIENCE))
-    try:
-        yield
-    finally:
-        _left.reset(token)
-
-
-@contextmanager
-def _waiting() -> Iterator[float]:
-    """Until when (monotonic, in seconds) this call may wait; what it has waited is taken off the allowance."""
-    left, began = _left.get(), time.monotonic()
-    try:
-        yield began + (2 * ANSWER if left is None else left.seconds)
-    finally:
-        if left is not None:
-            left.seconds -= time.monotonic() - began
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What Redis says of itself; `dangers` are sentences about how it could lose or forget what it is told.
-
-    Of several servers it is the worst that any of them says.
-    """
-
-    version: str = "unknown"
-    appendonly: bool | None = None
-    maxmemory_policy: str | None = None
-    dangers: tuple[str, ...] = ()
-    role: str | None = None
-    replicas: int = 0
-    memory: int = 0  # bytes, of the server that has the least room
-    memory_limit: int = 0  # bytes; 0 is no bound
-
-
-@dataclass(slots=True)
-class _Glance:
-    command: Command
-    failed: Failed | None  # how its first try went, if it had one
-    reply: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 @dataclass(slots=True)
@@ -145,11 +68,8 @@ class Store:
         if self._memory is not None:
             topology.remember(self._memory)
         self._wait_replicas = wait_replicas
-        self._glances: list[_Glance] = []
-        self._flights: set[asyncio.Task[None]] = set()
-        self._insisted: OrderedDict[Command, float] = OrderedDict()  # and when it was, the earliest first
-        self._masters: dict[str, str] = {}
-        self._owing = False  # a new master has not heard yet what is insisted on
+        self._glances = Glances(lambda commands, until, failed: self._deliver(commands, _Errand(until, failed=failed)))
+        self._watch = Watch(topology, self.run)
 
     async def run(
         self,
@@ -174,8 +94,8 @@ class Store:
         them fails nobody either, and their replies are not given. In a Cluster nobody waits longer than 0.25 s for
         either of these.
         """
-        # As `_waiting` does, which costs as much as the rest.
-        left, began = _left.get(), time.monotonic()
+        # As `waiting` does, which costs as much as the rest.
+        left, began = LEFT.get(), time.monotonic()
         patience = 2 * ANSWER if left is None else left.seconds
         hints, aside = tuple(hints), tuple(aside)
         errand = _Errand(began + patience, durable and self._wait_replicas > 0, once, apart)
@@ -231,7 +151,7 @@ class Store:
         failed = None
         node = self._topology.node(slot_of(command) if self._topology.spread else None)
         if node is not None and node.shared:
-            left, began = _left.get(), time.monotonic()
+            left, began = LEFT.get(), time.monotonic()
             try:
                 within = ANSWER if left is None else min(ANSWER, left.seconds)
                 (reply,) = await (node.send((command,), within, keep) if keep else node.send((command,), within))
@@ -243,15 +163,7 @@ class Store:
                 if left is not None:
                     left.seconds -= time.monotonic() - began
         # Nothing is shared there, or something went wrong: whatever the policy says then, it says for all of them.
-        self._glances.append(glance := _Glance(command, failed))
-        if len(self._glances) == 1:
-            asyncio.get_running_loop().call_soon(self._take_off, context=contextvars.Context())
-        with _waiting() as until:
-            try:
-                async with asyncio.timeout(None if _left.get() is None else max(until - time.monotonic(), 0)):
-                    return await glance.reply
-            except TimeoutError as error:
-                raise StoreUnavailable from error
+        return await self._glances.ask(command, failed)
 
     def address_for(self, command: Command) -> Host | None:
         """Where a command is sent, as far as that is known."""
@@ -269,9 +181,7 @@ class Store:
         place, server = divmod(cursor, max(len(servers), 1))
         if server >= len(servers):
             raise StoreUnavailable
-        with _waiting() as until:
-            asked = (("SCAN", place, "MATCH", pattern, "COUNT", 500),)
-            (reply,) = await self._at(servers[server], asked, until)
+        (reply,) = await self._at(servers[server], (("SCAN", place, "MATCH", pattern, "COUNT", 500),))
         following, keys = int(reply[0]), list(reply[1])
         if following == 0:
             server += 1
@@ -287,85 +197,23 @@ class Store:
 
         Only for what may be said at any later moment: it must end what it names and nothing else.
         """
-        self._insisted[command] = time.monotonic()  # repeated, it takes no place of another
-        self._insisted.move_to_end(command)
-        if len(self._insisted) > _MOST_INSISTED:
-            self._insisted.popitem(last=False)
+        self._watch.insist(command)
 
     async def watch(self) -> None:
         """Look at the servers for as long as this runs, so that a new master is noticed at once."""
-        listening = asyncio.create_task(self._topology.listen())
-        try:
-            await self._keep_looking_around()
-        finally:
-            listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await listening
-
-    async def _keep_looking_around(self) -> None:
-        while True:
-            self._topology.changed.clear()
-            try:
-                await self.look_around()
-            except Exception:
-                # Whatever it is, the next look may do better; without a next one no new master would ever be noticed.
-                log.exception("store.look_failed")
-            soon = self._owing or not self._topology.nodes() or any(node.given_up for node in self._topology.nodes())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(WATCH_SOON if soon else WATCH_EVERY):
-                    await self._topology.changed.wait()
+        await self._watch.keep_looking()
 
     async def look_around(self) -> None:
         """Learn who serves what, and say to a new master what it may have missed."""
-        await self._topology.learn()
-        servers = self._topology.nodes()
-        found = await asyncio.gather(*map(self._identify, servers))
-        masters = {
-            node.name: identity.run if identity else self._masters.get(node.name, "")
-            for node, identity in zip(servers, found, strict=True)
-        }
-        # A server that was there all the time and whose number was not known before is no new one.
-        new = {name for name, run in masters.items() if self._masters.get(name, "") not in ("", run)}
-        new |= masters.keys() - self._masters.keys()
-        if new and self._masters:
-            log.warning("store.new_master", servers=sorted(new), insists=len(self._insisted))
-            self._owing = True
-        if masters:
-            self._masters = masters
-        if self._owing:
-            await self._say_again()
+        await self._watch.look_around()
 
     async def condition(self) -> Condition:
-        """How Redis is set up, from `INFO`; what a managed Redis does not tell is a danger of its own."""
+        """How Redis is set up, of several servers the worst that any of them says."""
         if not self._topology.nodes():
             await self._topology.learn()
         if not (servers := self._topology.nodes()):
             raise StoreUnavailable
-        found = await asyncio.gather(*map(self._condition_of, servers))
-        conditions = [condition for condition, _ in found]
-        several = len(conditions) > 1
-        fullest = max(
-            conditions,
-            key=lambda condition: (condition.memory / (condition.memory_limit or math.inf), condition.memory),
-        )
-        dangers = [
-            f"{node.name}: {danger}" if several else danger
-            for node, condition in zip(servers, conditions, strict=True)
-            for danger in condition.dangers
-        ]
-        clocks = [clock for _, clock in found if clock]
-        if several and clocks and max(clocks) - min(clocks) > 2:
-            dangers.append(f"the clocks of the Redis servers are {max(clocks) - min(clocks):.0f} s apart; run NTP")
-        return Condition(
-            min((condition.version for condition in conditions), key=_numbers),
-            all(condition.appendonly for condition in conditions),
-            next((c.maxmemory_policy for c in conditions if c.maxmemory_policy != "noeviction"), "noeviction"),
-            tuple(dangers),
-            next((c.role for c in conditions if c.role != "master"), "master"),
-            min(condition.replicas for condition in conditions),
-            fullest.memory,
-            fullest.memory_limit,
-        )
+        return await condition_of(servers, self._at, self._topology.spread)
 
     def observe(self) -> None:
         """Tell the metrics how many servers there are, and how many of them are given up for now."""
@@ -375,34 +223,6 @@ class Store:
 
     async def close(self) -> None:
         await self._topology.close()
-
-    # Glances
-
-    def _take_off(self) -> None:
-        glances, self._glances = self._glances, []
-        together: dict[tuple[bool, ...], list[_Glance]] = {}  # what failed in the same way is asked again together
-        for glance in glances:
-            way = (glance.failed.final, glance.failed.shed, glance.failed.unseen) if glance.failed else ()
-            together.setdefault(way, []).append(glance)
-        for some in together.values():
-            self._flights.add(task := asyncio.get_running_loop().create_task(self._fly(some)))
-            task.add_done_callback(self._flights.discard)
-
-    async def _fly(self, glances: list[_Glance]) -> None:
-        commands = tuple(glance.command for glance in glances)
-        try:
-            with _waiting() as until:
-                replies = await self._deliver(commands, _Errand(until, failed=glances[0].failed))
-        except Exception as error:
-            # Whatever it is, it belongs to those who wait; nobody else would ever hear of it.
-            replies = [error] * len(glances)
-        for glance, reply in zip(glances, replies, strict=True):
-            if glance.reply.done():
-                continue
-            if isinstance(reply, Exception):
-                glance.reply.set_exception(reply)
-            else:
-                glance.reply.set_result(reply)
 
     # Delivery
 
@@ -417,7 +237,7 @@ class Store:
         if not self._topology.spread:
             everything = (*commands, *hints, *aside)
             replies = await self._patiently(everything, errand, essential=len(commands))
-            return [*replies[: len(commands)], *map(_if_any, replies[len(commands) : len(commands) + len(hints)])]
+            return [*replies[: len(commands)], *map(if_any, replies[len(commands) : len(commands) + len(hints)])]
         if hints:
             replies, found = await asyncio.gather(self._to_each(commands, errand), self._beside(hints, errand))
             replies += found
@@ -457,7 +277,7 @@ class Store:
         async def say(group: list[int]) -> None:
             part = await self._patiently(tuple(commands[i] for i in group), errand, essential=0)
             for index, reply in zip(group, part, strict=True):
-                replies[index] = _if_any(reply)
+                replies[index] = if_any(reply)
 
         await asyncio.gather(*map(say, _groups(await self._servers(commands, errand.until), at_once=True)))
         return replies
@@ -490,7 +310,7 @@ class Store:
                 log.warning("store.failed", error=error, reason=str(failed.cause), final=final)
                 await self._learn(errand.until)
             if final or time.monotonic() >= errand.until:
-                return [_unavailable(failed.cause) for _ in commands]
+                return [unavailable(failed.cause) for _ in commands]
             failed = None
 
     async def _try(self, commands: tuple[Command, ...], until: float, durable: bool) -> list[Any]:
@@ -508,11 +328,11 @@ class Store:
         replies = await self._say(node, commands, until, durable)
         if self._topology.spread:
             replies = await self._follow(commands, replies, until, durable)
-        refused = [reply for reply in replies if _passing(reply)]
+        refused = [reply for reply in replies if passing(reply)]
         for reply in refused:
-            metrics.REDIS_ERRORS.labels(self._topology.kind, str(_passing(reply)).lower()).inc()
+            metrics.REDIS_ERRORS.labels(self._topology.kind, str(passing(reply)).lower()).inc()
             log.warning("store.refused", error=type(reply).__name__, reason=str(reply))
-            if _passing(reply) == "READONLY":
+            if passing(reply) == "READONLY":
                 # The master has become a replica: these connections all lead there.
                 await node.drop()
                 written = any(
@@ -520,7 +340,7 @@ class Store:
                     for command, answer in zip(commands, replies, strict=True)
                 )
                 raise Failed(reply, unseen=not written)
-        return [_unavailable(reply) if _passing(reply) else reply for reply in replies]
+        return [unavailable(reply) if passing(reply) else reply for reply in replies]
 
     async def _say(self, node: Node, commands: tuple[Command, ...], until: float, durable: bool) -> list[Any]:
         """Send to one server, and have it confirmed."""
@@ -538,7 +358,7 @@ class Store:
         """Say again, to the server that has its slot, what was sent on; and the reads after it, to keep the order."""
         moved = False
         for index, (command, reply) in enumerate(zip(commands, replies, strict=True)):
-            if _redirected(reply) or (moved and command[0] in READS):
+            if redirected(reply) or (moved and command[0] in READS):
                 moved = True
                 replies[index] = await self._detour(command, reply, until, durable)
         return replies
@@ -558,19 +378,20 @@ class Store:
             if node is None:
                 break
             reply = (await self._say(node, commands, until, durable))[-1]
-            if not _redirected(reply):
+            if not redirected(reply):
                 break
         return reply
 
-    async def _at(self, node: Node, commands: tuple[Command, ...], until: float) -> list[Any]:
+    async def _at(self, node: Node, commands: tuple[Command, ...]) -> list[Any]:
         """Ask this very server; raises `StoreUnavailable`, or a refusal by Redis."""
         try:
-            replies = await self._say(node, commands, until, durable=False)
+            with waiting() as until:
+                replies = await self._say(node, commands, until, durable=False)
         except Failed as failed:
             raise StoreUnavailable from failed.cause
         for reply in replies:
             if isinstance(reply, Exception):
-                raise _unavailable(reply) if _passing(reply) else reply
+                raise unavailable(reply) if passing(reply) else reply
         return replies
 
     async def _successor(self, node: Node, slot: int | None, until: float) -> Node | None:
@@ -588,62 +409,6 @@ class Store:
 
     # The servers
 
-    async def _identify(self, node: Node) -> Identity | None:
-        try:
-            identity = await node.identify()
-        except Failed:
-            return None
-        if identity and not self._topology.spread:
-            if identity.role == "slave" and not node.demoted:
-                log.warning("store.demoted", server=node.name)
-                await node.drop()
-            node.demoted = identity.role == "slave"
-        return identity
-
-    async def _say_again(self) -> None:
-        """What was ended in the last minute, once more; tried again with the next look if that fails."""
-        oldest = time.monotonic() - INSISTS
-        while self._insisted and next(iter(self._insisted.values())) < oldest:
-            self._insisted.popitem(last=False)
-        commands = tuple(self._insisted)
-        for start in range(0, len(commands), _TOGETHER):
-            try:
-                await self.run(*commands[start : start + _TOGETHER], apart=True)
-            except (StoreUnavailable, ResponseError) as error:
-                log.warning("store.not_said_again", commands=len(commands) - start, reason=str(error))
-                return
-        self._owing = False
-        log.info("store.said_again", commands=len(commands))
-
-    async def _condition_of(self, node: Node) -> tuple[Condition, float]:
-        """The condition of one server, and its clock."""
-        sections = ("server", "memory", "persistence", "replication")
-        asked: tuple[Command, ...] = (*(("INFO", section) for section in sections), ("TIME",))
-        try:
-            with _waiting() as until:
-                *replies, moment = await self._at(node, asked, until)
-        except (ResponseError, StoreUnavailable) as refusal:
-            if isinstance(refusal, StoreUnavailable) and not isinstance(refusal.__cause__, NoPermissionError):
-                raise
-            return Condition(dangers=("Redis does not answer INFO, so its persistence cannot be checked",)), 0
-        told: dict[str, Any] = {name: value for reply in replies for name, value in reply.items()}
-        version = str(told.get("redis_version", "0"))
-        policy = told.get("maxmemory_policy")
-        appendonly = bool(told.get("aof_enabled", 0))
-        dangers = []
-        if _numbers(version)[:2] < (6, 2):
-            dangers.append(f"Redis {version} is too old: 6.2 or newer is needed")
-        if told.get("redis_mode") == "cluster" and not self._topology.spread:
-            dangers.append("this Redis is part of a Cluster: write REDIS_URL=redis+cluster://…")
-        if policy != "noeviction":
-            dangers.append(f"maxmemory-policy is {policy}: Redis may forget sessions and accounts; set noeviction")
-        if not appendonly:
-            dangers.append("appendonly is off: a restart of Redis loses what happened since its last snapshot")
-        replicas = int(told.get("connected_slaves", 0))
-        memory, limit = (int(told.get(name, 0)) for name in ("used_memory", "maxmemory"))
-        condition = Condition(version, appendonly, policy, tuple(dangers), told.get("role"), replicas, memory, limit)
-        return condition, int(moment[0]) + int(moment[1]) / 1e6
-
 
 def _groups(servers: list[Node | None], at_once: bool) -> list[list[int]]:
     """The indexes of what goes in one round trip: all for one server, or else only those that stand together."""
@@ -657,34 +422,3 @@ def _groups(servers: list[Node | None], at_once: bool) -> list[list[int]]:
             groups.append(place[server])
         place[server].append(index)
     return groups
-
-
-def _passing(reply: Any) -> str | None:
-    """The word for a refusal that will pass; `None` for an answer, and for a mistake of ours."""
-    if not isinstance(reply, ResponseError):
-        return None
-    if isinstance(reply, AskError):
-        return "MOVED"  # by a Cluster that is not known as one, or that sends in a circle
-    # The library cuts the codes it knows off the text; in a script's error the code may stand in the middle.
-    passing = _PASSING.search(f"{reply.status_code} {reply}")
-    return passing[1] if passing else None
-
-
-def _if_any(reply: Any) -> Any:
-    return LOST if isinstance(reply, Exception) else reply
-
-
-def _redirected(reply: Any) -> bool:
-    return isinstance(reply, AskError | TryAgainError)
-
-
-def _unavailable(cause: Exception) -> StoreUnavailable:
-    if isinstance(cause, StoreUnavailable):
-        return cause
-    error = StoreUnavailable()
-    error.__cause__ = cause
-    return error
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))

@@ -423,17 +423,17 @@ async def test_what_was_insisted_on_is_said_again_to_a_master_that_does_not_know
 
 
 async def test_who_repeats_one_thing_pushes_nothing_out_of_what_is_insisted_on(own_redis, monkeypatch):
-    monkeypatch.setattr("service.store.store._MOST_INSISTED", 2)
+    monkeypatch.setattr("service.store.watch._MOST_INSISTED", 2)
     store = Store(reach(own_redis.url))
     await store.look_around()
     store.insist(("SADD", "ended", "one"))
     for _ in range(5):
         store.insist(("SADD", "ended", "two"))
 
-    await store._say_again()
+    await store._watch._say_again()
     store.insist(("SADD", "ended", "three"))
     own_redis.cli("DEL", "ended")
-    await store._say_again()
+    await store._watch._say_again()
     await store.close()
 
     assert own_redis.cli("SMEMBERS", "ended") == {"two", "three"}
@@ -441,17 +441,17 @@ async def test_who_repeats_one_thing_pushes_nothing_out_of_what_is_insisted_on(o
 
 async def test_a_look_around_that_goes_wrong_in_an_unknown_way_is_not_the_last(own_redis, monkeypatch):
     store = Store(reach(own_redis.url))
-    looked, look_around = asyncio.Event(), store.look_around
+    looked, look_around = asyncio.Event(), store._watch.look_around
 
     async def unknown() -> None:
-        monkeypatch.setattr(store, "look_around", again)
+        monkeypatch.setattr(store._watch, "look_around", again)
         raise ValueError
 
     async def again() -> None:
         await look_around()
         looked.set()
 
-    monkeypatch.setattr(store, "look_around", unknown)
+    monkeypatch.setattr(store._watch, "look_around", unknown)
     watching = asyncio.create_task(store.watch())
 
     async with asyncio.timeout(10):

@@ -36,7 +36,7 @@ def hurry(monkeypatch) -> Callable[[Node, float], None]:
     def hurried(node: Node, seconds: float) -> None:
         node._wire.answer = seconds
         monkeypatch.setattr(Node.send, "__defaults__", (seconds, False))
-        for module in ("node", "store"):
+        for module in ("node", "allowance", "store"):
             monkeypatch.setattr(f"service.store.{module}.ANSWER", seconds)
 
     return hurried
