@@ -2,13 +2,18 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
+
+# Seconds of a clock that is never set, and that goes on while the machine is suspended, which Linux' monotonic one
+# does not.
+running = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Clock:
     """Seconds since the epoch as Redis counts them, wherever this machine's clock stands.
 
-    Every script answers with Redis' `TIME`; `anchor` takes it. Between answers the local monotonic clock carries
-    on, so a step of the local clock is not noticed. Until the first answer the local clock has to do.
+    Every script answers with Redis' `TIME`; `anchor` takes it. Between answers `running` carries on, so a step
+    of the local clock is not noticed. Until the first answer the local clock has to do.
     """
 
     def __init__(self) -> None:
@@ -16,11 +21,11 @@ class Clock:
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return time.time() if self._ahead is None else time.monotonic() + self._ahead
+        return time.time() if self._ahead is None else running() + self._ahead
 
     def anchor(self, redis_time: float) -> None:
         """Follow Redis. Its answer is a little old when it arrives, so of two anchors the later time is right."""
-        ahead = redis_time - time.monotonic()
+        ahead = redis_time - running()
         if self._ahead is None or ahead > self._ahead or self._ahead - ahead > 0.5:
             self._ahead = ahead
 

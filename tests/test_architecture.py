@@ -107,6 +107,8 @@ def test_http_does_not_know_the_features_routes_and_the_store_knows_no_feature()
     known = {name for path in STORE for name in imports(path) if name.startswith("service")}
 
     assert {name for name in known if not name.startswith("service.store")} - {"service"} == {
+        "service.clock",
+        "service.clock.running",
         "service.errors",
         "service.errors.StoreUnavailable",
         "service.metrics",

@@ -6,8 +6,7 @@ after the reply and in order, and then it is forgotten. It is not believed any m
 - when the connection is lost, retired or left, for whatever reason: a new one knows nothing of the old promises;
 - while Redis has not answered something on it that we asked within the last two seconds. Whatever changed before that
   question had been told before its answer, so nothing that is older than `TRUSTED` is ever passed over: not while Redis
-  stands still, not while a cable is pulled, not while this process itself was stopped. (A machine that was suspended
-  goes on with what was left of its two seconds.)
+  stands still, not while a cable is pulled, not while this process itself was stopped or its machine suspended;
 - when this instance itself has written to the key, from the moment it knows;
 - when the slots of a Cluster have moved, or a server refuses to answer for a key that was read there.
 """

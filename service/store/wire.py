@@ -28,6 +28,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 
+from service.clock import running
 from service.store.commands import Command, key_of
 from service.store.memory import BEAT, TRUSTED, Memory
 
@@ -48,7 +49,7 @@ _MORE = object()  # what the reader gives when it has no whole reply
 class _Call:
     """Some commands, and their replies as they come."""
 
-    __slots__ = ("began", "keep", "missing", "packed", "replied", "replies", "sent", "until")
+    __slots__ = ("as_of", "began", "keep", "missing", "packed", "replied", "replies", "sent", "until")
 
     def __init__(self, packed: list[bytes], replied: "asyncio.Future[list[Any]]", began: float, until: float) -> None:
         self.packed = packed
@@ -57,7 +58,8 @@ class _Call:
         self.replies: list[Any] = []
         self.began = began  # monotonic, in seconds, as the others
         self.until = until
-        self.sent = 0.0  # set for the last call of a write
+        self.sent = 0.0  # set for the last call of a write, as the next
+        self.as_of = 0.0  # by the running clock
         self.keep: tuple[Command, int] | None = None  # what is asked, and the number of our changes then
 
 
@@ -65,7 +67,7 @@ class _Line(asyncio.Protocol):
     """A connection that the library has made, for as long as it lasts."""
 
     def __init__(self, made: AbstractConnection, wire: "Wire", memory: Memory | None) -> None:
-        self.as_of = -math.inf  # monotonic, in seconds: whatever Redis had to tell then has been heard
+        self.as_of = -math.inf  # by the running clock, in seconds: whatever Redis had to tell then has been heard
         self.spent = False  # nothing new is said on it
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unsent: list[_Call] = []
@@ -100,7 +102,7 @@ class _Line(asyncio.Protocol):
     @property
     def current(self) -> bool:
         """Whether all that changed up to `TRUSTED` seconds ago has been told here."""
-        return not self.spent and time.monotonic() - self.as_of <= TRUSTED
+        return not self.spent and running() - self.as_of <= TRUSTED
 
     def say(self, commands: tuple[Command, ...], within: float, keep: bool = False) -> "asyncio.Future[list[Any]]":
         """The replies in time (seconds), or `TimeoutError`, or the library's `ConnectionError`."""
@@ -174,7 +176,7 @@ class _Line(asyncio.Protocol):
             calls.popleft()
             if call.sent:
                 self._wire.took(now - call.sent)
-                self.as_of = call.sent
+                self.as_of = call.as_of
             if call.keep is not None:
                 self._keep(call, call.keep)
             if not call.replied.done():
@@ -233,6 +235,8 @@ class _Line(asyncio.Protocol):
         self._unsent.clear()
         if calls:
             calls[-1].sent = time.monotonic()
+            if self._memory is not None:
+                calls[-1].as_of = running()
             self._sent += calls
             self._transport.write(b"".join([packed for call in calls for packed in call.packed]))
 

@@ -11,6 +11,7 @@ from typing import Any
 import fakeredis
 import pytest
 
+from service.clock import running
 from service.errors import StoreUnavailable
 from service.store import Script, Single, Store, connect, reach
 from service.store.memory import TRUSTED, Memory
@@ -283,6 +284,17 @@ async def test_an_instance_that_was_asleep_asks_before_it_answers(store, redis_s
 
     assert store._memory.recall(READ) is None
     assert await store.recall(*READ) == [None, None]
+
+
+async def test_an_instance_whose_machine_was_suspended_asks_before_it_answers(store, monkeypatch):
+    """Time in which nothing ran, of which the monotonic clock knows nothing."""
+    assert kept(store)
+
+    monkeypatch.setattr("service.store.wire.running", lambda: running() + TRUSTED + 0.1)
+
+    assert not kept(store)
+    assert await store.recall(*READ) == ["live", None]
+    assert kept(store)
 
 
 async def test_a_peaceful_redis_is_believed_for_as_long_as_it_answers(store, proxy):
