@@ -236,7 +236,7 @@ class _Reply:
 
     @property
     def code(self) -> str:
-        problem = self.answer and self.answer.headers["Content-Type"].startswith("application/problem+json")
+        problem = self.answer and self.answer.headers.get("Content-Type", "").startswith("application/problem+json")
         return self.answer.code if problem else ""
 
 
