@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 
 import redis
 
@@ -17,7 +16,7 @@ from service.sessions.refresh_tokens import RefreshToken
 from service.tokens.access import Principal
 
 IN_ONE_GO = 500  # copies
-LASTS = timedelta(days=1)
+LASTS = 86_400_000  # ms
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ async def _model(its: Parts) -> Model:
 
 async def _token(its: Parts, model: Model, number: int) -> str:
     user = replace(model.user, id=_id(number)) if number else model.user
-    now = datetime.fromtimestamp(its.clock.now(), UTC)
+    now = int(its.clock.now() * 1000)
     token = RefreshToken(user.id, model.principal.session_id)
     made = await its.access_tokens.make(user, Family(token, model.principal.epoch, now, now + LASTS, now, ("pwd",)))
     return made.text
@@ -102,9 +101,7 @@ def _copying(
     yield "SET", lookup, user.id
     yield from its.users.entering(user)
     now = int(its.clock.now() * 1000)
-    yield from its.directory.session_opens(
-        user.id, model.principal.session_id, now, now + LASTS // timedelta(milliseconds=1)
-    )[:1]
+    yield from its.directory.session_opens(user.id, model.principal.session_id, now, now + LASTS)[:1]
 
 
 def _packed(command: Iterable[object]) -> bytes:

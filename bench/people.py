@@ -5,7 +5,7 @@ import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from argon2 import PasswordHasher
 
@@ -78,6 +78,6 @@ async def enter(its: Parts, address: str) -> Person:
 
 async def _expired(its: Parts, signed: SignedIn) -> str:
     token = its.refresh_tokens.read(signed.refresh_token)
-    then = datetime.fromtimestamp(its.clock.now(), UTC) - LONG_AGO
-    family = Family(token, 0, then, then + timedelta(days=7), then, ("pwd",))
+    then = int((its.clock.now() - LONG_AGO.total_seconds()) * 1000)
+    family = Family(token, 0, then, then + 7 * 86_400_000, then, ("pwd",))
     return (await its.access_tokens.make(signed.user, family)).text

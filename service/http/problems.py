@@ -16,6 +16,7 @@ from service.errors import (
     NotSignedIn,
     OriginForbidden,
     PayloadTooLarge,
+    RateLimited,
     RefreshRefused,
     ServiceError,
 )
@@ -26,8 +27,8 @@ from service.settings import Settings
 PROBLEM = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
 REFRESHED_BY_COOKIE = web.RequestKey("refreshed_by_cookie", bool)
-# Problems that say the same but for the request's id, up to that id, and their header lines.
-_ready: dict[type[NotSignedIn], tuple[bytes, str]] = {}
+_MOST_KNOWN = 4000  # problems: their kinds, and the seconds of an hour
+_known: dict[tuple[type[ServiceError], int], tuple[bytes, str]] = {}  # how they begin, and their header lines
 
 # A page of ours may load what lies beside it and ask us; nothing inline, nothing from elsewhere.
 PAGE_HEADERS = {
@@ -76,8 +77,8 @@ def _in_our_words(error: web.HTTPException) -> ServiceError:
 def problem(request: web.Request, error: ServiceError) -> Answer:
     """The answer that this error is."""
     request_id = request[REQUEST_ID]
-    if isinstance(error, NotSignedIn) and not error.members and error.detail is error.title:
-        beginning, lines = _ready.get(type(error)) or _made_ready(error)
+    if (beginning_and_lines := _ready(error)) is not None:
+        beginning, lines = beginning_and_lines
         response = Answer(b'%b"%b"}' % (beginning, request_id.encode()), error.status, None, PROBLEM, lines)
     else:
         response = Answer(orjson.dumps(members(error, request_id)), error.status, error.headers, PROBLEM)
@@ -96,16 +97,28 @@ def members(error: ServiceError, request_id: str) -> dict[str, Any]:
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
-        "requestId": request_id,
         **error.members,
+        "requestId": request_id,
     }
 
 
-def _made_ready(error: NotSignedIn) -> tuple[bytes, str]:
-    """The problem up to the request's id, which is its last member and needs no escape; and its header lines."""
-    beginning = orjson.dumps(members(error, "")).removesuffix(b'""}')
-    found = _ready[type(error)] = beginning, header_lines(error.headers)
-    return found
+def _ready(error: ServiceError) -> tuple[bytes, str] | None:
+    """A problem of a kind that is answered again and again, which is ready but for the request's id.
+
+    That is its last member, and needs no escape. So here is all before it, and the header lines.
+    """
+    said: tuple[type[ServiceError], int]
+    if isinstance(error, RateLimited):
+        said = RateLimited, error.retry_after
+    elif isinstance(error, NotSignedIn) and not error.members and error.detail is error.title:
+        said = type(error), 0
+    else:
+        return None
+    if (ready := _known.get(said)) is None:
+        ready = orjson.dumps(members(error, "")).removesuffix(b'""}'), header_lines(error.headers)
+        if len(_known) < _MOST_KNOWN:
+            _known[said] = ready
+    return ready
 
 
 def security_headers(settings: Settings) -> dict[str, str]:

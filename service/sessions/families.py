@@ -94,23 +94,26 @@ class Overtaken(Exception):
     """The account changed between reading it and opening the session: read it again."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """A live session as its rotation leaves it; `epoch` is what access tokens made now must carry."""
+class Family(NamedTuple):
+    """A live session as its rotation leaves it; `epoch` is what access tokens made now must carry.
+
+    Times are milliseconds of Redis' clock.
+    """
 
     token: RefreshToken
     epoch: int
-    now: datetime
-    expires_at: datetime
-    started_at: datetime
+    now: int
+    expires_at: int
+    started_at: int
     amr: tuple[str, ...]
     verdict: Verdict = Verdict.ROTATED
     replaced: tuple[str, ...] = ()  # sessions that had to make room for this one
     began: Client | None = None  # the client that had signed in, when a token was recovered or healed
 
     @property
-    def expires_in(self) -> timedelta:
-        return self.expires_at - self.now
+    def expires_in(self) -> int:
+        """Seconds."""
+        return (self.expires_at - self.now) // 1000
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ class Families:
                 _ENDED[EndReason.REPLACED].inc(len(replaced))
                 await self.count_no_more(user_id, replaced)
                 token = RefreshToken(user_id, sid)
-                return Family(token, epoch, at, moment(expires_at), at, amr, replaced=tuple(replaced))
+                return Family(token, epoch, at, int(expires_at), at, amr, replaced=tuple(replaced))
             case ["overtaken", told]:
                 self._moment(told)
                 await self.count_no_more(user_id, [sid])
@@ -239,14 +242,14 @@ class Families:
                     RefreshToken(token.user_id, token.session_id, int(generation)),
                     int(epoch),
                     self._moment(now),
-                    moment(expires_at),
-                    moment(started_at),
+                    int(expires_at),
+                    int(started_at),
                     tuple(amr.split("+")),
                     Verdict(verdict),
                     began=_client(*device) if device else None,
                 )
-                if int(expires_at) < lasts - _PRECISION:  # it ends with its absolute lifetime
-                    await self._count(self._directory.session_lasts(token.user_id, token.session_id, int(expires_at)))
+                if family.expires_at < lasts - _PRECISION:  # it ends with its absolute lifetime
+                    await self._count(self._directory.session_lasts(token.user_id, token.session_id, family.expires_at))
                 return family, replies
             case _:
                 raise AssertionError(answer)
@@ -423,10 +426,11 @@ class Families:
             with suppress(StoreUnavailable):
                 await self._store.run(*commands)
 
-    def _moment(self, now: str) -> datetime:
-        """Redis' time of a reply, which also keeps our clock right."""
-        self._clock.anchor(int(now) / 1000)
-        return moment(now)
+    def _moment(self, now: str) -> int:
+        """Redis' time of a reply (ms), which also keeps our clock right."""
+        told = int(now)
+        self._clock.anchor(told / 1000)
+        return told
 
 
 def _key(user_id: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from service import metrics
 from service.accounts.once import NONE_LEFT
@@ -271,7 +272,7 @@ class SignIn:
         new = self._what_is_new(user, client, seen)
         facts = {"amr": amr, "device": client.device, "ended": family.replaced}
         await self._tell(Event.SIGNED_IN, family.token, client, **facts, **dict.fromkeys(new, True))
-        signed_in = replace(user, last_login_at=family.now)
+        signed_in = replace(user, last_login_at=datetime.fromtimestamp(family.now / 1000, UTC))
         return SignedIn(*await self._tokens(user, family), signed_in, new_device=bool(new), seen=seen)
 
     def _what_is_new(self, user: User, client: Client, seen: Seen | None) -> tuple[str, ...]:
@@ -288,7 +289,7 @@ class SignIn:
             family.token.session_id,
             await self._access_tokens.make(user, family),
             self._refresh_tokens.write(family.token),
-            int(family.expires_in.total_seconds()),
+            family.expires_in,
         )
 
     async def _upgrade(self, user: User, password: str) -> None:

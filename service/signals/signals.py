@@ -54,6 +54,7 @@ _MOST_TOLD = 10_000  # subjects that are known to have been told as a burst
 _PAUSE = 0.25  # seconds between two writings while more comes in
 _TOGETHER = 250  # attempts written in one round trip
 _HOUR, _PART, _KEPT_FOR = 3600, 300, 25 * 3600  # seconds; a part is how exact a count of the last hour is
+_PARTS = _HOUR // _PART
 _AGENTS, _SHOWN = 20, 10  # user agents that an hour has room for, and that are shown
 
 
@@ -115,14 +116,13 @@ class Signals:
         self._enough = {by: policies[f"burst-{by}"] for by in _BURSTS}
         self._attempts: list[_Attempt] = []
         self._told: dict[tuple[str, str], float] = {}  # bursts, and until when their attempts are not looked at (s)
-        self._counts: Counter[tuple[int, str]] = Counter()  # by hour and field
+        self._counts: Counter[tuple[int, Signal]] = Counter()  # by the part of an hour, counted from the epoch
         self._agents: Counter[tuple[int, str]] = Counter()
         self._writer: asyncio.Task[None] | None = None
 
     def note(self, signal: Signal) -> None:
         """Count something that has happened."""
-        hour, seconds = divmod(int(self._clock.now()), _HOUR)
-        self._counts[hour, f"{signal.value}.{seconds // _PART}"] += 1
+        self._counts[int(self._clock.now()) // _PART, signal] += 1
         self._write_soon()
 
     def note_broken(self, client: Client) -> None:
@@ -249,9 +249,13 @@ class Signals:
     async def _add_up(self) -> None:
         counts, self._counts = self._counts, Counter()
         agents, self._agents = self._agents, Counter()
-        counting: list[Command] = [("HINCRBY", _of(hour), field, count) for (hour, field), count in counts.items()]
+        counting: list[Command] = [
+            ("HINCRBY", _of(part // _PARTS), f"{signal.value}.{part % _PARTS}", count)
+            for (part, signal), count in counts.items()
+        ]
         naming = [_AGENT(_of(hour), agent, _AGENT_MARK, _AGENTS, count) for (hour, agent), count in agents.items()]
-        expiring: list[Command] = [("EXPIRE", _of(hour), _KEPT_FOR) for hour in {hour for hour, _ in counts + agents}]
+        hours = {part // _PARTS for part, _ in counts} | {hour for hour, _ in agents}
+        expiring: list[Command] = [("EXPIRE", _of(hour), _KEPT_FOR) for hour in hours]
         commands = counting + naming
         for start in range(0, len(commands), _TOGETHER):
             await self._store.run(*commands[start : start + _TOGETHER], *expiring, once=True, apart=True)

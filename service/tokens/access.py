@@ -93,7 +93,7 @@ class AccessTokens:
         """
         key = self._keys.signing()
         lifetime = int(self._lifetime * (1 - random.random() * 0.05))  # noqa: S311
-        now = int(family.now.timestamp())
+        now = family.now // 1000
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
@@ -108,7 +108,7 @@ class AccessTokens:
             "roles": user.roles,
             "permissions": self._roles.permissions(user.roles),
             "amr": family.amr,
-            "auth_time": int(family.started_at.timestamp()),
+            "auth_time": family.started_at // 1000,
         }
         # Written as the library writes it, but for the header, which is the same for all tokens of a key.
         message = f"{key.header}.{_segment(orjson.dumps(claims))}"
