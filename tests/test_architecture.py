@@ -227,8 +227,14 @@ def test_a_script_decides_on_the_one_key_it_is_given(script):
     code = script.read_text().partition("]]\n")[2]
     name = re.match(r"local (\w+)", code)[1]
 
-    assert "KEYS[2]" not in code
-    assert set(re.findall(r'redis\.call\("(?!TIME)\w+", ([^,)\s]+)', code)) == {name}
+    told = set(re.findall(r'redis\.call\("(?!TIME)\w+", ([^,)\s]+)', code))
+    if script.name == "rotate.lua":  # where all keys are on one server, it looks whether its call has been counted
+        assert re.findall(r'redis\.call\("(\w+)", paid_in', code) == ["ZSCORE"]
+        assert code.count("KEYS[2]") == 1
+        told.remove("paid_in")
+    else:
+        assert "KEYS[2]" not in code
+    assert told == {name}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

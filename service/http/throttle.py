@@ -3,14 +3,18 @@
 The headers are those of draft-ietf-httpapi-ratelimit-headers-10, on allowed and on refused answers.
 """
 
+from collections.abc import Awaitable, Callable
 from functools import wraps
+from typing import TypeVar
 
 from aiohttp import web
 
 from service.http.guard import Guard, Handler, client
 from service.http.response import Answer
-from service.limits.limiter import Allowance, Charge, Refused
+from service.limits.limiter import Allowance, Charge, Refused, Toll
 from service.parts import kept, parts
+
+T = TypeVar("T")
 
 _ALLOWANCES = web.RequestKey("allowances", list[Allowance])
 
@@ -48,6 +52,26 @@ def reauthenticating(request: web.Request, email: str) -> tuple[Charge, Charge]:
     here = network(request)
     account = Charge("login-account", ("signed in", email), quiet=True, spared=(email, here))
     return Charge("login", (here, email)), account
+
+
+async def pay(request: web.Request, due: Charge, work: Callable[[Toll | None], Awaitable[T]]) -> T:
+    """Charge this request along with the work that is paid for; raises `RateLimited`, and then nothing is done.
+
+    The work gets what it has to settle, or `None` where nothing is due any more.
+    """
+    limiter = parts(request).limiter
+    toll = limiter.toll(due)
+    try:
+        if limiter.is_due_before(toll):
+            await limiter.collect(toll)
+            return await work(None)
+        return await work(toll)
+    except Refused as refusal:
+        _tell(request, refusal)
+        raise
+    finally:
+        if toll.allowance is not None:
+            request[_ALLOWANCES] = [toll.allowance]
 
 
 def unless_used_up(policy: str) -> Guard:

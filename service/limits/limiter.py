@@ -24,7 +24,7 @@ from service import metrics
 from service.errors import RateLimited
 from service.limits.places import Places
 from service.limits.policies import LIMITS, Policy
-from service.store import Script, Store
+from service.store import Command, Script, Store
 from service.vault import Vault
 
 _MOST_FULL = 10_000  # windows that are known to have refused lately
@@ -57,6 +57,26 @@ class Charge(NamedTuple):
     spared: tuple[str, str] | None = None  # an account and an address: where it is known there, it costs nothing
 
 
+class Toll:
+    """A call that is counted in the round trip of what it lets through, by `command`, which goes first.
+
+    Redis goes on when a call is refused. So what follows has to look for `call` in `window` before it does anything.
+    """
+
+    def __init__(self, limiter: "Limiter", charge: Charge, window: str, call: str) -> None:
+        self.window = window
+        self.call = call
+        self.command = limiter.counting(charge.policy, window, call)
+        self.allowance: Allowance | None = None  # once it is settled
+        self._limiter = limiter
+        self._charge = charge
+
+    def settle(self, reply: list[int]) -> None:
+        """Take the reply to the command; raises `Refused`."""
+        self.allowance = self._limiter.allowance(self._charge, self.window, reply)
+        self._limiter.count_allowed(self._charge.policy)
+
+
 class Refused(RateLimited):
     """The policy allows no more for now; `allowance` says which and until when."""
 
@@ -74,7 +94,7 @@ class Limiter:
         self._places = places
         self._key = vault.key("limit-subject")
         self._policies = policies
-        self._mark, self._calls = secrets.token_urlsafe(9), count()  # what each call is named by, of all instances
+        self._mark, self._calls = secrets.token_urlsafe(6), count()
         self._full: dict[str, float] = {}  # windows that refused lately: until when they would (monotonic, in seconds)
         self._counts = {
             name: tuple(metrics.RATE_LIMITS.labels(name, decision) for decision in ("refused", "allowed"))
@@ -83,7 +103,7 @@ class Limiter:
 
     async def charge(self, *charges: Charge) -> list[Allowance]:
         """Count one call against each policy, the narrowest first; raises `Refused`, and then none is counted."""
-        call = f"{self._mark}{next(self._calls):x}"
+        call = self._new_call()
         allowances: list[Allowance] = []
         counted: list[str] = []
         for charge in charges:
@@ -95,11 +115,26 @@ class Limiter:
             except Refused:
                 await self._withdraw(call, counted)
                 raise
-            self._counts[charge.policy][True].inc()
+            self.count_allowed(charge.policy)
             counted.append(window)
             if not charge.quiet:
                 allowances.append(allowance)
         return allowances
+
+    def toll(self, charge: Charge) -> Toll:
+        """The charge, to be settled along with what it lets through, or by `collect` before that."""
+        return Toll(self, charge, self._name(charge), self._new_call())
+
+    def is_due_before(self, toll: Toll) -> bool:
+        """Whether it must be collected first: in a Cluster, where a script sees one key, it must.
+
+        And where the window has refused lately, for there what follows would be asked in vain.
+        """
+        return self._store.spread or self._full.get(toll.window, 0) > time.monotonic()
+
+    async def collect(self, toll: Toll) -> None:
+        """Settle it by itself; raises `Refused`."""
+        toll.settle(await self._store.one(toll.command))
 
     async def look(self, charge: Charge) -> None:
         """Raise `Refused` if the policy would refuse a call; count nothing.
@@ -118,14 +153,29 @@ class Limiter:
 
     async def _ask(self, charge: Charge, window: str, call: str) -> Allowance:
         """Count the call, or only look where it has no name; raises `Refused`."""
-        policy = self._policies[charge.policy]
-        allowed, remaining, left = await self._store.one(_WINDOW(window, policy.calls, policy.milliseconds, call))
-        allowance = Allowance(policy, remaining, math.ceil(left / 1000))
+        return self.allowance(charge, window, await self._store.one(self.counting(charge.policy, window, call)))
+
+    def counting(self, policy: str, window: str, call: str) -> Command:
+        """The command whose reply `allowance` understands."""
+        limit = self._policies[policy]
+        return _WINDOW(window, limit.calls, limit.milliseconds, call)
+
+    def allowance(self, charge: Charge, window: str, reply: list[int]) -> Allowance:
+        """What is still allowed; raises `Refused`."""
+        allowed, remaining, left = reply
+        allowance = Allowance(self._policies[charge.policy], remaining, math.ceil(left / 1000))
         if not allowed:
             self._counts[charge.policy][False].inc()
             self._note_full(window, left / 1000)
             raise Refused(allowance, charge)
         return allowance
+
+    def count_allowed(self, policy: str) -> None:
+        self._counts[policy][True].inc()
+
+    def _new_call(self) -> str:
+        """A name for a call, of all calls of all instances."""
+        return f"{self._mark}{next(self._calls):x}"
 
     def _note_full(self, window: str, seconds: float) -> None:
         self._full[window] = time.monotonic() + seconds

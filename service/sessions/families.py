@@ -28,6 +28,7 @@ from service.client import Client, device
 from service.clock import Clock, milliseconds, moment
 from service.errors import RefreshTokenReused, SessionEnded, StoreUnavailable
 from service.ids import is_id, new_id
+from service.limits.limiter import Toll
 from service.sessions.refresh_tokens import RefreshToken
 from service.sessions.rule import Lineage, Verdict, judge
 from service.sessions.user_agents import restored, shortened
@@ -210,17 +211,26 @@ class Families:
             case answer:
                 raise AssertionError(answer)
 
-    async def rotate(self, token: RefreshToken, *beside: Command) -> tuple[Family, list[Any]]:
+    async def rotate(self, token: RefreshToken, *beside: Command, toll: Toll | None = None) -> tuple[Family, list[Any]]:
         """Exchange a refresh token for its successor, and run the commands beside it in the same round trip.
 
-        Raises `Reused` (the session is over) or `SessionEnded`, with the reason where one is known.
+        Raises `Reused` (the session is over) or `SessionEnded`, with the reason where one is known; and `Refused` where
+        a toll is due and its limit lets nobody through, and then nothing is exchanged.
         """
-        command = _ROTATE(
-            _key(token.user_id), token.session_id, token.generation, self._leeway, self._recovery, *self._lifetimes
-        )
+        key, how = _key(token.user_id), (self._leeway, self._recovery, *self._lifetimes)
+        if toll is None:
+            commands = [_ROTATE(key, token.session_id, token.generation, *how)]
+        else:
+            rotating = _ROTATE.looking_at(toll.window, key, token.session_id, token.generation, *how, toll.call)
+            commands = [toll.command, rotating]
         lasts = int(self._clock.now() * 1000) + self._lifetimes[0]
         counting = self._directory.session_lasts(token.user_id, token.session_id, lasts)
-        answer, *replies = await self._store.run(command, *beside, aside=[counting])
+        replies = await self._store.run(*commands, *beside, aside=[counting])
+        if toll is not None:
+            toll.settle(replies.pop(0))
+        answer = replies.pop(0)
+        if answer[0] == "uncounted":
+            return await self.rotate(token, *beside)  # its window ended between the two
         _VERDICTS[answer[0]].inc()
         match answer:
             case ["reuse", _, now, device]:

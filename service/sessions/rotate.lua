@@ -9,17 +9,21 @@
   ARGV[5]  idle lifetime, ms
   ARGV[6]  absolute lifetime, ms
   ARGV[7]  lifetime of tombstones, ms
+  KEYS[2]  a window of the limits, if this is only for a call that is counted there; where all keys are on one server
+  ARGV[8]  the name of that call
 
   Returns {verdict, generation to hand out, now, epoch, expires at, started at, amr}, where verdict is "rotated",
   "replayed", and after "recovered" or "healed" also the device that began the session;
   {"reuse", 0, now, device} when the session was ended for it;
-  {"expired", rotations, now} when its time was found to be up; or {"ended", 0, now, reason} when there is none (the
-  reason may be empty).
+  {"expired", rotations, now} when its time was found to be up; {"ended", 0, now, reason} when there is none (the
+  reason may be empty); or {"uncounted"} when nothing was done, for the call is not counted.
 ]]
-local sessions, sid = KEYS[1], ARGV[1]
+local sessions, paid_in, sid, call = KEYS[1], KEYS[2], ARGV[1], ARGV[8]
 local generation, leeway, recovery = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1"
 local idle, absolute, mourning = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local REMEMBERED = 8
+
+if paid_in and not redis.call("ZSCORE", paid_in, call) then return {"uncounted"} end
 
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from aiohttp import web
@@ -32,7 +33,7 @@ from service.http.csrf import HEADER
 from service.http.guard import bearer_token, client, principal
 from service.http.problems import REFRESHED_BY_COOKIE
 from service.http.signing_in import goodbye, greet, wants_cookies, welcome
-from service.http.throttle import charge, network, unless_used_up
+from service.http.throttle import charge, network, pay, unless_used_up
 from service.limits.limiter import Charge
 from service.parts import parts
 from service.sessions.families import EndReason, Session
@@ -103,8 +104,8 @@ async def login(request: web.Request) -> web.Response:
 async def refresh(request: web.Request) -> web.Response:
     """Trade the refresh token for a new access token and its successor."""
     presented = await _presented(request)
-    await charge(request, Charge("refresh", (presented.token.session_id,), presented.token.user_id))
-    signed = await parts(request).signin.renew(presented.token, client(request))
+    due = Charge("refresh", (presented.token.session_id,), presented.token.user_id)
+    signed = await pay(request, due, partial(parts(request).signin.renew, presented.token, client(request)))
     # The loser of a race gets the current cookie too: both tabs must leave with the same successor.
     return answers.with_tokens(request, signed, in_cookies=presented.in_cookie)
 

@@ -24,7 +24,7 @@ from service.errors import (
     SessionEnded,
     StoreUnavailable,
 )
-from service.limits.limiter import Charge, Limiter
+from service.limits.limiter import Charge, Limiter, Toll
 from service.limits.places import Places, Seen
 from service.mail.letters import Kind
 from service.mail.notices import Notices
@@ -141,13 +141,13 @@ class SignIn:
                 continue
         raise StoreUnavailable
 
-    async def renew(self, token: RefreshToken, client: Client) -> Tokens:
+    async def renew(self, token: RefreshToken, client: Client, toll: Toll | None = None) -> Tokens:
         """Trade an authentic refresh token for its successor and a new access token, with the rights the user has now.
 
-        Raises `RefreshTokenReused` or `SessionEnded`.
+        Raises `RefreshTokenReused` or `SessionEnded`; with a toll that is due `Refused`, and then nothing is done.
         """
         try:
-            family, (found,) = await self._families.rotate(token, self._users.reading_rights(token.user_id))
+            family, (found,) = await self._families.rotate(token, self._users.reading_rights(token.user_id), toll=toll)
         except Reused as reused:
             replay = Replay(Verdict.REUSE, client, reused.began)
             await self._tell_replay(Event.REFRESH_TOKEN_REUSED, token, replay)

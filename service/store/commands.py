@@ -1,4 +1,4 @@
-"""What can be said to Redis: commands as tuples, and Lua scripts. Each is about one key."""
+"""What can be said to Redis: commands as tuples, and Lua scripts. Each is about one key, and changes no other."""
 
 import hashlib
 from pathlib import Path
@@ -29,6 +29,10 @@ class Script:
 
     def __call__(self, key: str, *arguments: str | int) -> Command:
         return ("EVALSHA", self.sha, 1, key, *arguments)
+
+    def looking_at(self, other: str, key: str, *arguments: str | int) -> Command:
+        """The same, and the script may look at another key; for where all keys are on one server."""
+        return ("EVALSHA", self.sha, 2, key, other, *arguments)
 
 
 def script_of(command: Command) -> Script:

@@ -165,6 +165,11 @@ class Store:
         # Nothing is shared there, or something went wrong: whatever the policy says then, it says for all of them.
         return await self._glances.ask(command, failed)
 
+    @property
+    def spread(self) -> bool:
+        """Whether keys are on several servers, so that each script has its own alone."""
+        return self._topology.spread
+
     def address_for(self, command: Command) -> Host | None:
         """Where a command is sent, as far as that is known."""
         node = self._topology.node(slot_of(command) if self._topology.spread else None)

@@ -11,6 +11,7 @@ from service.accounts.user import User
 from service.app import look_after
 from service.client import Client
 from service.errors import RefreshTokenReused, SessionEnded, TokenRevoked, TokenStale
+from service.limits.limiter import Charge, Refused
 from service.sessions import families as owner
 from service.sessions.families import EndReason, Family, Overtaken
 from service.sessions.refresh_tokens import RefreshToken
@@ -184,6 +185,61 @@ async def test_use_extends_the_idle_lifetime_and_never_the_absolute_one(assembli
     assert family.expires_at == family.started_at + 2 * HOUR
     await later("2m")
     assert await why_ended(families, family.token) == EndReason.EXPIRED
+
+
+def due(token: RefreshToken) -> Charge:
+    return Charge("refresh", (token.session_id,), token.user_id)
+
+
+async def test_a_call_that_its_limit_refuses_exchanges_nothing(assembling, redis):
+    its = await assembling(RATE_LIMITS="refresh=2/1m")
+    first = (await start(its.families)).token
+    second = (await its.families.rotate(first, toll=its.limiter.toll(due(first))))[0].token
+    third = (await its.families.rotate(second, toll=its.limiter.toll(due(first))))[0].token
+    before = await redis.hgetall(KEY)
+
+    with pytest.raises(Refused) as refused:
+        await its.families.rotate(third, toll=its.limiter.toll(due(first)))
+
+    assert refused.value.allowance.remaining == 0
+    assert await redis.hgetall(KEY) == before
+    assert (await rotate(its.families, third)).token.generation == 3
+
+
+async def test_no_more_get_through_than_allowed_when_all_come_at_once(assembling):
+    its = await assembling(RATE_LIMITS="refresh=7/1m")
+    token = (await start(its.families)).token
+
+    async def passes() -> bool:
+        try:
+            await its.families.rotate(token, toll=its.limiter.toll(due(token)))
+        except Refused:
+            return False
+        return True
+
+    assert sum(await gather(*(passes() for _ in range(30)))) == 7
+
+
+async def test_a_toll_is_settled_once_when_redis_has_forgotten_the_scripts(parts, redis):
+    token = (await start(parts.families)).token
+    toll = parts.limiter.toll(due(token))
+    await redis.script_flush()
+
+    family, _ = await parts.families.rotate(token, toll=toll)
+
+    assert family.token.generation == 1
+    assert toll.allowance is not None
+    assert await redis.zcard(toll.window) == 1
+
+
+async def test_a_call_whose_window_ended_at_that_very_moment_is_let_through_all_the_same(parts):
+    token = (await start(parts.families)).token
+    toll = parts.limiter.toll(due(token))
+    toll.command = parts.limiter.counting("refresh", toll.window, "")  # allowed, and not to be found afterwards
+
+    family, _ = await parts.families.rotate(token, toll=toll)
+
+    assert family.verdict is Verdict.ROTATED
 
 
 async def test_a_replay_extends_nothing(families, later):
