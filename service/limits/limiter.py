@@ -31,6 +31,9 @@ _MOST_FULL = 10_000  # windows that are known to have refused lately
 _WINDOW = Script(Path(__file__).with_name("window.lua"))
 
 
+_Who = tuple[str, tuple[str, ...]]
+
+
 class Allowance(NamedTuple):
     """What a policy still allows, for the `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers-10)."""
 
@@ -56,6 +59,11 @@ class Charge(NamedTuple):
     quiet: bool = False  # what is left is not told: it would say how often somebody else has tried
     spared: tuple[str, str] | None = None  # an account and an address: where it is known there, it costs nothing
 
+    @property
+    def who(self) -> "_Who":
+        """Whose window it is."""
+        return self.policy, self.subject
+
 
 class Toll:
     """A call that is counted in the round trip of what it lets through, by `command`, which goes first.
@@ -68,13 +76,13 @@ class Toll:
         self.call = call
         self.command = limiter.counting(charge.policy, window, call)
         self.allowance: Allowance | None = None  # once it is settled
+        self.charge = charge
         self._limiter = limiter
-        self._charge = charge
 
     def settle(self, reply: list[int]) -> None:
         """Take the reply to the command; raises `Refused`."""
-        self.allowance = self._limiter.allowance(self._charge, self.window, reply)
-        self._limiter.count_allowed(self._charge.policy)
+        self.allowance = self._limiter.allowance(self.charge, self.window, reply)
+        self._limiter.count_allowed(self.charge.policy)
 
 
 class Refused(RateLimited):
@@ -95,7 +103,8 @@ class Limiter:
         self._key = vault.key("limit-subject")
         self._policies = policies
         self._mark, self._calls = secrets.token_urlsafe(6), count()
-        self._full: dict[str, float] = {}  # windows that refused lately: until when they would (monotonic, in seconds)
+        # Who was refused lately: in which window, and until when they would be (monotonic, in seconds).
+        self._full: dict[_Who, tuple[str, float]] = {}
         self._counts = {
             name: tuple(metrics.RATE_LIMITS.labels(name, decision) for decision in ("refused", "allowed"))
             for name in policies.keys() & LIMITS
@@ -111,7 +120,8 @@ class Limiter:
                 continue
             window = self._name(charge)
             try:
-                allowance = await self._ask(charge, window, call)
+                reply = await self._store.one(self.counting(charge.policy, window, call))
+                allowance = self.allowance(charge, window, reply)
             except Refused:
                 await self._withdraw(call, counted)
                 raise
@@ -130,7 +140,7 @@ class Limiter:
 
         And where the window has refused lately, for there what follows would be asked in vain.
         """
-        return self._store.spread or self._full.get(toll.window, 0) > time.monotonic()
+        return self._store.spread or self._full_window(toll.charge) is not None
 
     async def collect(self, toll: Toll) -> None:
         """Settle it by itself; raises `Refused`."""
@@ -142,21 +152,13 @@ class Limiter:
         Only a window that has refused lately is asked, so that others do not pay for it. It decides nothing that
         `charge` would not: it says so earlier.
         """
-        if not self._full:
+        if (window := self._full_window(charge)) is None:
             return
-        window = self._name(charge)
-        if (until := self._full.get(window)) is None:
-            return
-        if until > time.monotonic():
-            await self._ask(charge, window, "")
-        self._full.pop(window, None)
-
-    async def _ask(self, charge: Charge, window: str, call: str) -> Allowance:
-        """Count the call, or only look where it has no name; raises `Refused`."""
-        return self.allowance(charge, window, await self._store.one(self.counting(charge.policy, window, call)))
+        self.allowance(charge, window, await self._store.glance(*self.counting(charge.policy, window, "")))
+        self._full.pop(charge.who, None)
 
     def counting(self, policy: str, window: str, call: str) -> Command:
-        """The command whose reply `allowance` understands."""
+        """The command whose reply `allowance` understands; it only looks where the call has no name."""
         limit = self._policies[policy]
         return _WINDOW(window, limit.calls, limit.milliseconds, call)
 
@@ -166,7 +168,7 @@ class Limiter:
         allowance = Allowance(self._policies[charge.policy], remaining, math.ceil(left / 1000))
         if not allowed:
             self._counts[charge.policy][False].inc()
-            self._note_full(window, left / 1000)
+            self._note_full(charge, window, left / 1000)
             raise Refused(allowance, charge)
         return allowance
 
@@ -177,8 +179,18 @@ class Limiter:
         """A name for a call, of all calls of all instances."""
         return f"{self._mark}{next(self._calls):x}"
 
-    def _note_full(self, window: str, seconds: float) -> None:
-        self._full[window] = time.monotonic() + seconds
+    def _full_window(self, charge: Charge) -> str | None:
+        """The window of the charge, if it has refused lately and would still do so as far as this instance knows."""
+        if (full := self._full.get(charge.who)) is None:
+            return None
+        window, until = full
+        if until > time.monotonic():
+            return window
+        del self._full[charge.who]
+        return None
+
+    def _note_full(self, charge: Charge, window: str, seconds: float) -> None:
+        self._full[charge.who] = window, time.monotonic() + seconds
         if len(self._full) > _MOST_FULL:
             del self._full[next(iter(self._full))]
 
