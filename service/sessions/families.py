@@ -230,7 +230,7 @@ class Families:
             toll.settle(replies.pop(0))
         answer = replies.pop(0)
         if answer[0] == "uncounted":
-            return await self.rotate(token, *beside)  # its window ended between the two
+            return await self.rotate(token, *beside)  # its window ended between the two, or came after it
         _VERDICTS[answer[0]].inc()
         match answer:
             case ["reuse", _, now, device]:

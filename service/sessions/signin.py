@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from service import metrics
 from service.accounts.once import NONE_LEFT
@@ -13,7 +12,7 @@ from service.accounts.users import Users
 from service.audit.events import Event
 from service.audit.trail import Audit
 from service.client import Client
-from service.clock import Clock
+from service.clock import Clock, moment
 from service.errors import (
     AccountDisabled,
     EmailUnverified,
@@ -272,7 +271,7 @@ class SignIn:
         new = self._what_is_new(user, client, seen)
         facts = {"amr": amr, "device": client.device, "ended": family.replaced}
         await self._tell(Event.SIGNED_IN, family.token, client, **facts, **dict.fromkeys(new, True))
-        signed_in = replace(user, last_login_at=datetime.fromtimestamp(family.now / 1000, UTC))
+        signed_in = replace(user, last_login_at=moment(family.now))
         return SignedIn(*await self._tokens(user, family), signed_in, new_device=bool(new), seen=seen)
 
     def _what_is_new(self, user: User, client: Client, seen: Seen | None) -> tuple[str, ...]:
