@@ -31,7 +31,7 @@ _FORMS = {
 }
 _EMAIL = re.compile(r"[\w.+%-]*[\w*]@(?:[\w-]+\.)+[a-z]{2,}")
 _MASKED = re.compile(r".?\*+@")
-_EXAMPLE = """      -d '{"email": "ada@example.org","""  # of the welcome, which shows a developer a first call
+_EXAMPLE = """      -d '{"email": "grace@example.org","""  # of the welcome, which shows a developer a first call
 _SHORTEST = 12  # characters of a secret that is looked for; "password" is one to a test, and a word in a sentence
 _SECURITY_EVENT = re.compile(r"(sessions|accounts|apikeys|tokens|admin)\.\w+\.\w+")
 
