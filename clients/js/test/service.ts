@@ -12,7 +12,7 @@ import type { Auth, EndReason, Options, State, User } from "../src/index.js";
 export const PASSWORD = "a long and private sentence";
 const sleep = globalThis.setTimeout;
 
-interface Plan {
+export interface Plan {
   /** Answer this instead, without doing anything. */
   instead?: { status: number; headers?: Record<string, string>; body?: unknown; text?: string };
   /** Do it, and cut the connection. */

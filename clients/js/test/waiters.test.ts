@@ -2,8 +2,8 @@ import { setMaxListeners } from "node:events";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { NetworkError } from "../src/index.js";
-import { advance, answers, breathe, drive, ended, eventually, failure, held, lost, PASSWORD, silent, stopTime, world } from "./service.js";
+import { type Auth, NetworkError } from "../src/index.js";
+import { advance, answers, breathe, drive, ended, eventually, failure, held, lost, PASSWORD, type Plan, silent, stopTime, world } from "./service.js";
 
 const it = world();
 const REFRESH = "POST /api/auth/refresh";
@@ -22,6 +22,16 @@ afterEach(() => {
 
 /** What became of a call: its status, or the name of the error. */
 const outcome = (call: Promise<Response>) => call.then(({ status }) => status, ({ name }: Error) => name);
+
+/** What will become of fifty calls that wait for one refresh, of which this becomes. */
+async function fifty(auth: Auth, plan: Plan) {
+  it.service.revokeAccess();
+  it.service.plan(REFRESH, plan);
+  const calls = Array.from({ length: 50 }, () => outcome(auth.fetch("/api/things")));
+  await eventually(() => it.service.count(REFRESH) === 1 && it.service.count(THINGS) === 50);
+  await breathe(20);
+  return calls;
+}
 
 describe.each(["cookie", "token"] as const)("fifty calls that wait for one refresh (%s)", (mode) => {
   test.each([
@@ -86,12 +96,8 @@ describe.each(["cookie", "token"] as const)("fifty calls that wait for one refre
 
   test("when the person signs out: all are answered, and nobody is signed in", async () => {
     const auth = await it.signedIn({ mode });
-    it.service.revokeAccess();
     const gate = held();
-    it.service.plan(REFRESH, gate);
-    const calls = Array.from({ length: 50 }, () => outcome(auth.fetch("/api/things")));
-    await eventually(() => it.service.count(REFRESH) === 1 && it.service.count(THINGS) === 50);
-    await breathe(20);
+    const calls = await fifty(auth, gate);
     await auth.logout();
     gate.release();
 
@@ -103,12 +109,8 @@ describe.each(["cookie", "token"] as const)("fifty calls that wait for one refre
 
   test("when somebody else signs in: what was asked by the one is not asked as the other", async () => {
     const auth = await it.signedIn({ mode });
-    it.service.revokeAccess();
     const gate = held();
-    it.service.plan(REFRESH, gate);
-    const calls = Array.from({ length: 50 }, () => outcome(auth.fetch("/api/things")));
-    await eventually(() => it.service.count(REFRESH) === 1 && it.service.count(THINGS) === 50);
-    await breathe(20);
+    const calls = await fifty(auth, gate);
     await auth.login(bob);
     const token = await auth.accessToken();
     gate.release();
@@ -124,11 +126,7 @@ describe.each(["cookie", "token"] as const)("fifty calls that wait for one refre
   test("when the page is closed: all hear it, and nothing goes on", async () => {
     stopTime();
     const auth = await it.signedIn({ mode });
-    it.service.revokeAccess();
-    it.service.plan(REFRESH, silent);
-    const calls = Array.from({ length: 50 }, () => outcome(auth.fetch("/api/things")));
-    await eventually(() => it.service.count(REFRESH) === 1 && it.service.count(THINGS) === 50);
-    await breathe(20);
+    const calls = await fifty(auth, silent);
     auth.close();
 
     expect(new Set(await Promise.all(calls))).toEqual(new Set(["NetworkError"]));
