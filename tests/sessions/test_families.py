@@ -220,10 +220,13 @@ async def test_no_more_get_through_than_allowed_when_all_come_at_once(assembling
     assert sum(await gather(*(passes() for _ in range(30)))) == 7
 
 
-async def test_a_toll_is_settled_once_when_redis_has_forgotten_the_scripts(parts, redis):
+@pytest.mark.parametrize("known", ["neither", "limits/window.lua", "sessions/rotate.lua"])
+async def test_a_toll_is_settled_once_when_redis_has_forgotten_a_script(parts, redis, known):
     token = (await start(parts.families)).token
     toll = parts.limiter.toll(due(token))
     await redis.script_flush()
+    if known != "neither":
+        await redis.script_load((Path(owner.__file__).parents[1] / known).read_text())
 
     family, _ = await parts.families.rotate(token, toll=toll)
 
