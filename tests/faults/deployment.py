@@ -20,7 +20,8 @@ from service.accounts.passwords import ARGON2ID
 from service.settings import ROOT
 from tests.conftest import PASSWORD, SECRET, WIDE, free_port
 from tests.deploy.conftest import edge
-from tests.faults.processes import Process, until
+from tests.faults.ledger import Ledger
+from tests.faults.processes import Formation, Process, until
 from tests.log_watch import WATCH
 
 ACCOUNTS = 600
@@ -74,7 +75,10 @@ class Deployment:
     Hashing takes what it takes in real processes: there is no cheap argon2id here, so sign-ins are kept few.
     """
 
-    def __init__(self, home: Path, redis_url: str, instances: int = 2, **settings: str) -> None:
+    def __init__(
+        self, home: Path, redis_url: str, instances: int = 2, formation: Formation | None = None, **settings: str
+    ) -> None:
+        self._formation = formation
         self._home, self._stack, self._unused = home, contextlib.ExitStack(), map(_email, range(ACCOUNTS))
         self._settings = {
             "PATH": os.environ["PATH"],
@@ -114,6 +118,15 @@ class Deployment:
         """After it was killed; back when it serves."""
         instance.start()
         until(instance.listens, 30, "an instance that listens")
+
+    def ledger(self) -> Ledger:
+        """An empty one, that knows what else happens on this machine."""
+        ledger, who = Ledger(), [*self.instances]
+        if self._formation:
+            ledger.unasked = self._formation.unasked
+            who += self._formation.nodes
+        ledger.lateness.watched = lambda: [process.pid for process in who if process.runs]
+        return ledger
 
     def command(self, *args: str) -> subprocess.CompletedProcess[str]:
         """`python -m service ...` with the same settings."""
@@ -166,10 +179,15 @@ def _email(n: int) -> str:
 
 @contextlib.contextmanager
 def deployed(
-    home: Path, redis_url: str, instances: int = 2, accounts: int = ACCOUNTS, **settings: str
+    home: Path,
+    redis_url: str,
+    instances: int = 2,
+    accounts: int = ACCOUNTS,
+    formation: Formation | None = None,
+    **settings: str,
 ) -> Iterator[Deployment]:
-    """A deployment for the length of a block."""
-    deployment = Deployment(home, redis_url, instances, **settings)
+    """A deployment for the length of a block; `formation` where the masters of its Redis change."""
+    deployment = Deployment(home, redis_url, instances, formation, **settings)
     try:
         deployment.start(accounts)
         yield deployment

@@ -17,7 +17,7 @@ import base64
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -29,8 +29,10 @@ from tests.conftest import PASSWORD, Answer
 from tests.faults.figures import Lateness
 
 STRAGGLING = 3.0  # seconds after which a request that nobody answered has no effect any more
+EXCUSED = 0.5  # seconds that explain a lost call, where this machine kept somebody waiting for so long
 HASHING = 3.0  # seconds that a new password takes at most on a busy machine
 UNREPLICATED = 2.0  # seconds that a replica may be late on a busy machine
+UNNOTICED = 5.0  # seconds for which a server may have been taken for dead before another is chosen
 GIVES_UP = 10.0  # seconds after which a browser stops waiting: an answer that late is none
 TRIES = 3  # how often a browser repeats what it must not leave undone
 HASHES = ("login", "register", "change")  # what takes the time of a core, and may have to wait for one
@@ -152,16 +154,41 @@ class Account:
         password.certain_until = inf
 
 
+@dataclass(frozen=True)
+class Accusation:
+    """An answer that was wrong, unless a server was lost that alone knew what it should have been.
+
+    `since` are the moments when that came to be; empty where no loss explains the answer.
+    """
+
+    text: str
+    since: tuple[float, ...] = ()
+
+
 class Ledger:
-    """All accounts, all calls, and every answer that was wrong."""
+    """All accounts, all calls, and every answer that was wrong.
+
+    `unasked` tells when masters changed that no test had wanted to, by the monotonic clock.
+    """
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
         self.calls: list[Call] = []
-        self.wrong: list[str] = []
         self.sessions_lost = 0
         self.lateness = Lateness()
+        self.unasked: Callable[[], Iterable[float]] = tuple
+        self.accusations: list[Accusation] = []
         self._unreplicated: list[tuple[float, float]] = []
+
+    @property
+    def wrong(self) -> list[str]:
+        """Every wrong answer that is the service's."""
+        lost = self._unreplicated + self._unwanted()
+        return [each.text for each in self.accusations if not any(_within(lost, at) for at in each.since)]
+
+    def forget(self) -> None:
+        """Start anew: what the ledger knew has been true until Redis forgot it."""
+        self.accusations.clear()
 
     def master_dies(self) -> None:
         """The master is about to go: its replica, which nobody waits for, may lack what was written a moment before.
@@ -178,21 +205,27 @@ class Ledger:
             account.passwords = [Password(PASSWORD, -inf, -inf)]
         return account
 
-    def _is_unreplicated(self, at: float, taking: float = 0.0) -> bool:
-        """Whether what was asked for at this moment, and took so long at most, may have been written then."""
-        return any(began - taking <= at <= ended for began, ended in self._unreplicated)
-
     def accuse_password(self, what: str, account: "Account", answer: Answer | None) -> None:
         """Accuse the service of a wrong answer about an account and its password, unless both are of the moment."""
-        if not any(self._is_unreplicated(password.possible_from, HASHING) for password in account.passwords):
-            self.accuse(what, account.email, answer)
+        since = [moment for each in account.passwords for moment in (each.possible_from, each.possible_from + HASHING)]
+        self.accuse(what, account.email, answer, *since)
 
-    def accuse(self, what: str, email: str, answer: Answer | None) -> None:
-        self.wrong.append(f"{what} ({email}) at {time.monotonic():.2f} s: {answer}")
+    def accuse(self, what: str, email: str, answer: Answer | None, *since: float) -> None:
+        text = f"{what} ({email}) at {time.monotonic():.2f} s: {answer}"
+        self.accusations.append(Accusation(text, since))
 
     def lost(self, since: float = -inf, until: float = inf) -> list[Call]:
         """The calls sent in this time that came to nothing."""
         return [call for call in self.calls if since <= call.asked <= until and call.lost]
+
+    def noticed(self, since: float = -inf) -> list[Call]:
+        """The calls that came to nothing although this machine was not late, and no master gone, by itself."""
+        lost, unwanted = self.lost(since), self._unwanted()
+        lost = [call for call in lost if not _within(unwanted, call.asked)]
+        return [call for call in lost if self.lateness.within(call.asked, call.answered) < EXCUSED]
+
+    def _unwanted(self) -> list[tuple[float, float]]:
+        return [(at - UNNOTICED, at + UNREPLICATED) for at in self.unasked()]
 
     def longest(self, since: float = -inf) -> float:
         """The longest that a browser waited."""
@@ -213,10 +246,8 @@ class Ledger:
 
     def signed_out(self, session: Session, what: str, answer: Answer) -> None:
         self.sessions_lost += 1
-        if self._is_unreplicated(session.born):
-            return
         age = time.monotonic() - session.born
-        self.accuse(f"{what}: signed out for no reason after {age:.2f} s", session.account.email, answer)
+        self.accuse(f"{what}: signed out for no reason after {age:.2f} s", session.account.email, answer, session.born)
 
 
 @dataclass(frozen=True)
@@ -608,14 +639,19 @@ async def settle_accounts(ledger: Ledger, browsers: list[SimulatedBrowser]) -> N
     async def comes_back(account: Account) -> None:
         async with few:
             visitor = SimulatedBrowser(ledger, browsers[0]._url, account, False, browsers[0]._pool)
-            came, wrong = await visitor.sign_in(), len(ledger.wrong)
-            if not came and account.acknowledged and wrong == len(ledger.wrong):
+            accusations = len(ledger.accusations)
+            came = await visitor.sign_in()
+            if not came and account.acknowledged and accusations == len(ledger.accusations):
                 ledger.accuse_password("an account cannot be signed in to", account, None)
             await visitor.close()
 
     await asyncio.gather(*map(settle, browsers))
     await asyncio.gather(*map(comes_back, ledger.accounts.values()))
     assert not ledger.lost(since=time.monotonic() - 1), "Redis is away again"
+
+
+def _within(times: Iterable[tuple[float, float]], moment: float) -> bool:
+    return any(began <= moment <= ended for began, ended in times)
 
 
 def _cookie(answer: Answer, name: str) -> str:

@@ -10,11 +10,12 @@ import contextlib
 import datetime
 import ipaddress
 import os
+import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,7 +34,7 @@ from tests.conftest import free_port
 
 PASSWORD = "only for these tests"
 NAME = "gatepost"  # of the master, among Sentinels
-NOTICED_AFTER = 700  # ms until a Sentinel takes a silent server for dead
+NOTICED_AFTER = 1500  # ms until Sentinels, or the nodes of a Cluster, take a silent server for dead
 SLOTS = 16384
 SECRET = quote(PASSWORD)
 
@@ -164,11 +165,40 @@ def binary() -> str:
     return str(found.path)
 
 
+_PROMOTED = re.compile(rb"^\d+:\w (.{19,24}) . (?:MASTER MODE enabled|Failover election won)", re.MULTILINE)
+
+
 class Formation:
     """Several processes that make one Redis; `nodes` hold the data."""
 
     url: str
     nodes: list[RedisNode]
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[float, float]] = []  # from when to when a change of masters was wanted
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """In this block a test wants another master."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._asked.append((began, time.monotonic()))
+
+    def unasked(self) -> list[float]:
+        """When a node became master that no test had wanted to, by the monotonic clock.
+
+        On a machine that stands still for long enough a master is taken for dead that is not. What its successor had
+        not heard of is gone then, as with any master that dies, and that is no fault of the service.
+        """
+        ahead = time.time() - time.monotonic()
+        told = (at.decode() for node in self.nodes for at in _PROMOTED.findall(node.log.read_bytes()))
+        moments = (
+            datetime.datetime.strptime(at, "%d %b %Y %H:%M:%S.%f").astimezone().timestamp() - ahead for at in told
+        )
+        # A log has milliseconds, cut off.
+        return [at for at in moments if not any(began - 0.001 <= at <= ended for began, ended in self._asked)]
 
     def start(self) -> None:
         for node in self.nodes:
@@ -183,6 +213,7 @@ class Single(Formation):
     """One node with AOF."""
 
     def __init__(self, home: Path, *options: str, host: str = "127.0.0.1") -> None:
+        super().__init__()
         self.node = RedisNode(home / "redis", *options, host=host)
         self.nodes, self.url = [self.node], f"redis://:{SECRET}@{host}:{self.node.port}/0"
 
@@ -191,6 +222,7 @@ class Watched(Formation):
     """A master and two replicas, watched by three Sentinels."""
 
     def __init__(self, home: Path) -> None:
+        super().__init__()
         self.nodes = [RedisNode(home / f"redis-{n}", "repl-diskless-sync-delay 0") for n in range(3)]
         first = self.nodes[0]
         self.sentinels = [_Sentinel(home / f"sentinel-{n}", first) for n in range(3)]
@@ -230,7 +262,7 @@ class Watched(Formation):
                 node.thaw()
             else:
                 node.start()
-            node.cli("CONFIG", "SET", "masterauth", PASSWORD)
+        self.let_in(*self.nodes)
         deadline = time.monotonic() + 60
         while not self.is_whole():
             assert time.monotonic() < deadline, "one master with two replicas"
@@ -255,14 +287,26 @@ class Watched(Formation):
         told = replica.info("replication")
         return told.get("master_link_status") == "up" and told["master_port"] == str(master.port)
 
-    def cut_off(self, *replicas: RedisNode) -> None:
-        """These hear nothing of their master any more: what is written from now on they miss."""
+    def cut_off(self, *replicas: RedisNode, eligible: bool = True) -> None:
+        """These hear nothing of their master any more: what is written from now on they miss.
+
+        `eligible`: whether the Sentinels may still choose them.
+        """
         for replica in replicas:
             replica.cli("CONFIG", "SET", "masterauth", "not the password")
+            replica.cli("CONFIG", "SET", "replica-priority", 100 if eligible else 0)
         self.master.cli("CLIENT", "KILL", "TYPE", "replica")
         for replica in self.replicas:
             status = "down" if replica in replicas else "up"
             until(lambda r=replica, s=status: r.info("replication")["master_link_status"] == s, what=f"a link {status}")
+        if not eligible:
+            until(lambda: all(sentinel.spares(replicas) for sentinel in self.sentinels), what="Sentinels that know")
+
+    def let_in(self, *replicas: RedisNode) -> None:
+        """These may hear their master again."""
+        for replica in replicas:
+            replica.cli("CONFIG", "SET", "masterauth", PASSWORD)
+            replica.cli("CONFIG", "SET", "replica-priority", 100)
 
     async def fail_over(self, gracefully: bool = False) -> float:
         """Make the Sentinels choose another master, by their own insight or on demand; how long that took, in s."""
@@ -270,15 +314,24 @@ class Watched(Formation):
 
     def _fail_over(self, gracefully: bool) -> float:
         was, started = self.master, time.monotonic()
-        if not gracefully:
-            was.kill()
-            self.until_another_than(was)
-            return time.monotonic() - started
-        for patience in (10, 20, 60):  # a failover that finds no replica ready for it comes to nothing
-            self.sentinels[0].cli("SENTINEL", "FAILOVER", NAME)
+        with self.changing():
+            if gracefully:
+                self._ask_for_another_than(was)
+            else:
+                was.kill()
+                self.until_another_than(was)
+        return time.monotonic() - started
+
+    def _ask_for_another_than(self, was: RedisNode) -> None:
+        """A failover that finds no replica ready for it comes to nothing: ask again as soon as it has."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self.sentinels[0].sees_master():
+                with suppress(redis.ResponseError):
+                    self.sentinels[0].cli("SENTINEL", "FAILOVER", NAME)
             with suppress(TimeoutError):
-                self.until_another_than(was, patience)
-                return time.monotonic() - started
+                self.until_another_than(was, 1)
+                return
         raise TimeoutError("another master")
 
     def until_another_than(self, was: RedisNode, seconds: float = 20) -> RedisNode:
@@ -288,7 +341,8 @@ class Watched(Formation):
             chosen = self.master
             return chosen if chosen is not was and chosen.info("replication").get("role") == "master" else None
 
-        return until(another, seconds, what="another master")
+        with self.changing():
+            return until(another, seconds, what="another master")
 
 
 class _Sentinel(RedisNode):
@@ -320,12 +374,22 @@ class _Sentinel(RedisNode):
         told = self.cli("SENTINEL", "MASTER", NAME)
         return bool(told) and dict(zip(told[::2], told[1::2], strict=True))["flags"] == "master"
 
+    def spares(self, replicas: Iterable[RedisNode]) -> bool:
+        """Whether it knows that it must not choose these."""
+        priorities = {int(each["port"]): each["slave-priority"] for each in self._replicas()}
+        return all(priorities.get(replica.port) == "0" for replica in replicas)
+
+    def _replicas(self) -> list[dict[str, str]]:
+        """What it knows of the replicas; nothing where it does not answer."""
+        told = self.cli("SENTINEL", "REPLICAS", NAME) or []
+        return [dict(zip(each[::2], each[1::2], strict=True)) for each in told]
+
     def sees_everybody(self) -> bool:
         """Whether it thinks that the master, both replicas and both other Sentinels are well."""
-        told, replicas = self.cli("SENTINEL", "MASTER", NAME), self.cli("SENTINEL", "REPLICAS", NAME)
-        if not told or not replicas:
+        told, followers = self.cli("SENTINEL", "MASTER", NAME), self._replicas()
+        if not told:
             return False
-        master, *followers = (dict(zip(each[::2], each[1::2], strict=True)) for each in (told, *replicas))
+        master = dict(zip(told[::2], told[1::2], strict=True))
         return [master["flags"], master["num-slaves"], master["num-other-sentinels"]] == ["master", "2", "2"] and [
             each["flags"] for each in followers
         ] == ["slave", "slave"]
@@ -335,7 +399,8 @@ class Sharded(Formation):
     """A Cluster of three masters with a replica each."""
 
     def __init__(self, home: Path) -> None:
-        options = ("cluster-enabled yes", "cluster-require-full-coverage no", "cluster-node-timeout 1000")
+        super().__init__()
+        options = ("cluster-enabled yes", "cluster-require-full-coverage no", f"cluster-node-timeout {NOTICED_AFTER}")
         options += ("repl-diskless-sync-delay 0",)
         self.nodes = [RedisNode(home / f"node-{n}", *options, f"cluster-port {free_port()}") for n in range(6)]
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:3])
@@ -403,13 +468,14 @@ class Sharded(Formation):
             node.kill()
         until(lambda: all("fail" in _known_flags(node) for node in self.nodes if node.runs), what="a loss noticed")
 
-    def has_another_master(self, slot: int, than: RedisNode) -> bool:
-        """Whether every node that runs, but the one that is lost, serves the slot from elsewhere."""
-        return all(
-            self._master_at(node, slot) not in (None, than.port)
-            for node in self.nodes
-            if node is not than and node.runs
-        )
+    def until_another_than(self, was: RedisNode, slot: int) -> None:
+        """Wait until every node that runs, but the one that is lost, has the slot served from elsewhere."""
+        others = [node for node in self.nodes if node is not was and node.runs]
+        with self.changing():
+            until(
+                lambda: all(self._master_at(node, slot) not in (None, was.port) for node in others),
+                what="a promoted replica",
+            )
 
     def slot_of(self, key: str) -> int:
         return int(self.masters[0].cli("CLUSTER", "KEYSLOT", key))
@@ -462,6 +528,7 @@ class Guarded(Formation):
     USER = "gatepost"
 
     def __init__(self, home: Path) -> None:
+        super().__init__()
         self.authority = authority = Authority(home)
         certificate, key = authority.issue("127.0.0.1")
         self.node = RedisNode(

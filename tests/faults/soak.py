@@ -21,7 +21,7 @@ from tests.faults import figures
 from tests.faults.deployment import Deployment, deployed
 from tests.faults.figures import Figures
 from tests.faults.ledger import Ledger, browsing, everybody_signs_in, settle_accounts, traffic, until_nothing_is_lost
-from tests.faults.processes import SECRET, SLOTS, Sharded, Single, Watched, until
+from tests.faults.processes import SECRET, SLOTS, Sharded, Single, Watched
 from tests.faults.proxy import Network
 
 Fault = Callable[[random.Random], Awaitable[None]]
@@ -152,7 +152,7 @@ def sentinel(home: Path, stack: ExitStack, instances: int) -> Stage:
         "a replica killed and started again": lose_a_replica,
         "Sentinels frozen": freeze_sentinels,
     }
-    return Stage(stack.enter_context(deployed(home, watched.url, instances)), faults)
+    return Stage(stack.enter_context(deployed(home, watched.url, instances, formation=watched)), faults)
 
 
 def cluster(home: Path, stack: ExitStack, instances: int) -> Stage:
@@ -165,7 +165,7 @@ def cluster(home: Path, stack: ExitStack, instances: int) -> Stage:
         slot = chance.randrange(SLOTS)
         victim = sharded.master_of(slot)
         victim.freeze() if frozen else victim.kill()
-        await asyncio.to_thread(until, lambda: sharded.has_another_master(slot, victim), 20, "a promoted replica")
+        await asyncio.to_thread(sharded.until_another_than, victim, slot)
         await asyncio.to_thread(sharded.heal)
 
     async def freeze_master(chance: random.Random) -> None:
@@ -188,7 +188,7 @@ def cluster(home: Path, stack: ExitStack, instances: int) -> Stage:
         "10 slots moved": move_slots,
         "scripts flushed on all nodes": flush_scripts,
     }
-    return Stage(stack.enter_context(deployed(home, sharded.url, instances)), faults)
+    return Stage(stack.enter_context(deployed(home, sharded.url, instances, formation=sharded)), faults)
 
 
 FORMATIONS = {"one-node": one_node, "sentinel": sentinel, "cluster": cluster}
@@ -196,9 +196,8 @@ FORMATIONS = {"one-node": one_node, "sentinel": sentinel, "cluster": cluster}
 
 async def soak(stage: Stage, seconds: float, browsers: int, seed: int) -> tuple[Ledger, list[Figures]]:
     """Let them live and let it happen for so long; the ledger has every answer that was wrong."""
-    ledger, chance, told = Ledger(), random.Random(seed), []
     deployment = stage.deployment
-    ledger.lateness.watched = lambda: [instance.pid for instance in deployment.instances if instance.runs]
+    ledger, chance, told = deployment.ledger(), random.Random(seed), []
     await deployment.until_ready()
     devices = 2
     async with browsing(ledger, deployment.url, deployment.emails(browsers // devices), devices) as people:

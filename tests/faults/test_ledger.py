@@ -1,11 +1,17 @@
 """The ledger itself: what it knows for certain, what it holds possible, and that it accuses."""
 
+import time
+from datetime import datetime
+from types import SimpleNamespace
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from service.errors import Overloaded, StoreUnavailable
-from tests.faults.ledger import Account, Ending, Ledger, Password, Session, browsing
+from tests.conftest import Answer
+from tests.faults.ledger import UNNOTICED, UNREPLICATED, Account, Call, Ending, Ledger, Password, Session, browsing
+from tests.faults.processes import Formation
 
 
 @pytest.fixture
@@ -68,6 +74,51 @@ def test_a_sign_in_tells_which_password_is_right_once_nothing_else_can_come_of_t
     assert account.candidates(16) == [new, old]
     account.settle(old, 16)
     assert account.candidates(17) == [old]
+
+
+def test_what_only_a_lost_master_knew_is_held_against_nobody_and_the_rest_is(account):
+    ledger, refused = Ledger(), Answer(401, {}, {}, b"")
+    for born in (100 - UNNOTICED - 1, 100 - 1, 100 + UNREPLICATED + 1):
+        ledger.signed_out(session_of(account, born=born), f"born at {born:.0f}", refused)
+    ledger.accuse("a revoked token is accepted", account.email, refused)
+    assert len(ledger.wrong) == 4
+
+    ledger.unasked = lambda: [100]
+
+    assert [told.partition(":")[0].partition(" (")[0] for told in ledger.wrong] == [
+        "born at 94",
+        "born at 103",
+        "a revoked token is accepted",
+    ]
+
+
+def test_a_call_lost_while_this_machine_stood_still_is_not_taken_for_one_that_redis_lost():
+    ledger = Ledger()
+    ledger.calls = [Call("verify", at, at + 1, 503) for at in (10, 20, 30)]
+    ledger.lateness.within = lambda begin, end: 0.9 if begin == 20 else 0.1
+    ledger.unasked = lambda: [31]
+
+    assert ledger.noticed() == ledger.calls[:1]
+    assert ledger.noticed(since=15) == []
+
+
+def test_a_master_that_changed_by_itself_is_told_from_one_that_was_to_change(tmp_path):
+    formation = Formation()
+    formation.nodes = [SimpleNamespace(log=tmp_path / "log")]
+    with formation.changing():
+        wanted = time.time()
+    unwanted = wanted + 9
+    lines = [
+        f"7:S {datetime.fromtimestamp(at).strftime('%d %b %Y %H:%M:%S.%f')[:-3]} {told}"
+        for at, told in (
+            (wanted, "* MASTER MODE enabled (user request from 'id=4')"),
+            (unwanted, "# Failover election won: I'm the new master."),
+            (unwanted, "* Connecting to MASTER 127.0.0.1:7"),
+        )
+    ]
+    formation.nodes[0].log.write_text("\n".join(lines))
+
+    assert [round(at - time.monotonic()) for at in formation.unasked()] == [9]
 
 
 @pytest.fixture

@@ -88,8 +88,7 @@ def gathering(request: pytest.FixtureRequest) -> Gathering:
 
     @asynccontextmanager
     async def gathered(deployment: Deployment, accounts: int, devices: int = 1) -> AsyncIterator[Crowd]:
-        ledger = Ledger()
-        ledger.lateness.watched = lambda: [instance.pid for instance in deployment.instances if instance.runs]
+        ledger = deployment.ledger()
         await deployment.until_ready()
         async with browsing(ledger, deployment.url, deployment.emails(accounts), devices) as browsers:
             await everybody_signs_in(browsers)

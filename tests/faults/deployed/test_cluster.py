@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.deployment import deployed
 from tests.faults.ledger import traffic
-from tests.faults.processes import Sharded, until
+from tests.faults.processes import Sharded
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def sharded(_sharded):
 
 @pytest.fixture(scope="module")
 def deployment(home, _sharded):
-    with deployed(home, _sharded.url) as its:
+    with deployed(home, _sharded.url, formation=_sharded) as its:
         yield its
 
 
@@ -53,7 +53,7 @@ async def test_slots_that_move_are_not_noticed(deployment, sharded, gathering):
         seen = {word: count - before[word] for word, count in sharded.redirections().items()}
         assert seen["ASK"] > 0
         assert seen["MOVED"] > 0
-        assert crowd.ledger.lost() == []
+        assert crowd.ledger.noticed() == []
         await crowd.settle(f"6 slots moved, {seen['ASK']} ASK and {seen['MOVED']} MOVED", 0.0)
 
 
@@ -65,7 +65,7 @@ async def test_flushed_scripts_are_not_noticed(deployment, sharded, gathering):
                     await node.ask("SCRIPT", "FLUSH")
                 await asyncio.sleep(0.1)
 
-        assert crowd.ledger.lost() == []
+        assert crowd.ledger.noticed() == []
         await crowd.settle("scripts flushed on all nodes", 0.0)
 
 
@@ -81,7 +81,7 @@ async def test_a_lost_master_costs_answers_until_its_replica_is_promoted_and_not
             lost_at = time.monotonic()
             crowd.ledger.master_dies()
             victim.kill() if fault == "killed" else victim.freeze()
-            await asyncio.to_thread(until, lambda: sharded.has_another_master(slot, victim), 20, "a promoted replica")
+            await asyncio.to_thread(sharded.until_another_than, victim, slot)
             promoted = time.monotonic()
             recovered = await crowd.recovers(promoted)
             await asyncio.to_thread(sharded.heal)
@@ -105,7 +105,7 @@ async def test_a_third_that_is_gone_is_a_503_for_its_own_people_alone_where_the_
         asked = time.monotonic()
         for browser in others:
             await browser.verify()
-        assert crowd.ledger.lost(asked) == []
+        assert crowd.ledger.noticed(asked) == []
         for browser in theirs:
             await browser.verify()
             await browser.refresh()
@@ -113,7 +113,7 @@ async def test_a_third_that_is_gone_is_a_503_for_its_own_people_alone_where_the_
         asked = time.monotonic()
         for browser in others:
             await browser.refresh()
-        assert crowd.ledger.lost(asked) == []
+        assert crowd.ledger.noticed(asked) == []
         await asyncio.to_thread(sharded.heal)
         recovered = await crowd.deployment.until_ready()
 

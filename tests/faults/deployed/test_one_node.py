@@ -38,7 +38,7 @@ async def test_without_a_fault_nothing_is_lost(deployment, gathering):
         async with traffic(crowd.browsers):
             await asyncio.sleep(2)
 
-        assert crowd.ledger.lost() == []
+        assert crowd.ledger.noticed() == []
         await crowd.settle("no fault at all", 0.0)
 
 
@@ -89,7 +89,7 @@ async def test_flushed_scripts_are_not_noticed(deployment, redis, gathering):
                 await redis.ask("SCRIPT", "FLUSH")
                 await asyncio.sleep(0.1)
 
-        assert crowd.ledger.lost() == []
+        assert crowd.ledger.noticed() == []
         await crowd.settle("scripts flushed 20 times", 0.0)
 
 
@@ -120,7 +120,7 @@ async def test_an_instance_that_stands_still_holds_up_its_own_requests_and_no_mo
             recovered = await crowd.recovers(thawed)
 
         # What it held up may be late for its own bounds: a new password that waited for Redis meanwhile is a 503.
-        assert [call for call in crowd.ledger.lost() if not call.asked < thawed < call.answered] == []
+        assert [call for call in crowd.ledger.noticed() if not call.asked < thawed < call.answered] == []
         await crowd.settle("an instance frozen for 1.5 s", recovered)
 
 
@@ -164,7 +164,7 @@ async def test_a_redis_that_comes_back_empty_signs_everybody_out_and_nobody_in(d
         assert [told for told in crowd.ledger.wrong if "accepted" in told] == []
 
         await asyncio.to_thread(deployment.bring_accounts)
-        crowd.ledger.wrong.clear()  # what the ledger knew was true until Redis forgot it
+        crowd.ledger.forget()
         for browser in crowd.browsers:
             assert await browser.sign_in()
             await browser.try_tokens_of(before[browser])
