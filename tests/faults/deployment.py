@@ -123,7 +123,7 @@ class Deployment:
         """An empty one, that knows what else happens on this machine."""
         ledger, who = Ledger(), [*self.instances]
         if self._formation:
-            ledger.unasked = self._formation.unasked
+            ledger.promotions = self._formation.promotions
             who += self._formation.nodes
         ledger.lateness.watched = lambda: [process.pid for process in who if process.runs]
         return ledger

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from math import inf
+from typing import NamedTuple
 
 import aiohttp
 
@@ -154,6 +155,13 @@ class Account:
         password.certain_until = inf
 
 
+class Promotion(NamedTuple):
+    """A node became master, at this moment by the monotonic clock; `wanted` where a test had asked for that."""
+
+    at: float
+    wanted: bool
+
+
 @dataclass(frozen=True)
 class Accusation:
     """An answer that was wrong, unless a server was lost that alone knew what it should have been.
@@ -168,7 +176,9 @@ class Accusation:
 class Ledger:
     """All accounts, all calls, and every answer that was wrong.
 
-    `unasked` tells when masters changed that no test had wanted to, by the monotonic clock.
+    What a new master had not heard of is gone. That is held against nobody where the master before it was taken for
+    dead although no test wanted that, because the machine stood still; nor where it was replaced on demand while the
+    machine kept the instances waiting, so that they may have heard of the successor only after writing once more.
     """
 
     def __init__(self) -> None:
@@ -176,14 +186,14 @@ class Ledger:
         self.calls: list[Call] = []
         self.sessions_lost = 0
         self.lateness = Lateness()
-        self.unasked: Callable[[], Iterable[float]] = tuple
+        self.promotions: Callable[[], Iterable[Promotion]] = tuple
         self.accusations: list[Accusation] = []
         self._unreplicated: list[tuple[float, float]] = []
 
     @property
     def wrong(self) -> list[str]:
         """Every wrong answer that is the service's."""
-        lost = self._unreplicated + self._unwanted()
+        lost = self._unreplicated + self._lossy_promotions()
         return [each.text for each in self.accusations if not any(_within(lost, at) for at in each.since)]
 
     def forget(self) -> None:
@@ -220,12 +230,16 @@ class Ledger:
 
     def noticed(self, since: float = -inf) -> list[Call]:
         """The calls that came to nothing although this machine was not late, and no master gone, by itself."""
-        lost, unwanted = self.lost(since), self._unwanted()
-        lost = [call for call in lost if not _within(unwanted, call.asked)]
+        excused = self._lossy_promotions()
+        lost = [call for call in self.lost(since) if not _within(excused, call.asked)]
         return [call for call in lost if self.lateness.within(call.asked, call.answered) < EXCUSED]
 
-    def _unwanted(self) -> list[tuple[float, float]]:
-        return [(at - UNNOTICED, at + UNREPLICATED) for at in self.unasked()]
+    def _lossy_promotions(self) -> list[tuple[float, float]]:
+        return [
+            (at - UNNOTICED, at + UNREPLICATED)
+            for at, wanted in self.promotions()
+            if not wanted or self.lateness.within(at - UNREPLICATED, at + UNREPLICATED) > 2 * EXCUSED
+        ]
 
     def longest(self, since: float = -inf) -> float:
         """The longest that a browser waited."""

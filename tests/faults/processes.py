@@ -31,6 +31,7 @@ from redis.retry import Retry
 from service import embedded
 from service.settings import CONFIG
 from tests.conftest import free_port
+from tests.faults.ledger import Promotion
 
 PASSWORD = "only for these tests"
 NAME = "gatepost"  # of the master, among Sentinels
@@ -186,19 +187,16 @@ class Formation:
         finally:
             self._asked.append((began, time.monotonic()))
 
-    def unasked(self) -> list[float]:
-        """When a node became master that no test had wanted to, by the monotonic clock.
-
-        On a machine that stands still for long enough a master is taken for dead that is not. What its successor had
-        not heard of is gone then, as with any master that dies, and that is no fault of the service.
-        """
+    def promotions(self) -> list[Promotion]:
+        """Every time that a node became master, as the logs have it."""
         ahead = time.time() - time.monotonic()
         told = (at.decode() for node in self.nodes for at in _PROMOTED.findall(node.log.read_bytes()))
-        moments = (
-            datetime.datetime.strptime(at, "%d %b %Y %H:%M:%S.%f").astimezone().timestamp() - ahead for at in told
-        )
-        # A log has milliseconds, cut off.
-        return [at for at in moments if not any(began - 0.001 <= at <= ended for began, ended in self._asked)]
+        moments = (datetime.datetime.strptime(at, "%d %b %Y %H:%M:%S.%f").astimezone().timestamp() for at in told)
+        return [Promotion(moment - ahead, self._was_wanted(moment - ahead)) for moment in moments]
+
+    def _was_wanted(self, at: float) -> bool:
+        """A log has milliseconds, cut off."""
+        return any(began - 0.001 <= at <= ended for began, ended in self._asked)
 
     def start(self) -> None:
         for node in self.nodes:

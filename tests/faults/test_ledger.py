@@ -10,7 +10,18 @@ from aiohttp.test_utils import TestServer
 
 from service.errors import Overloaded, StoreUnavailable
 from tests.conftest import Answer
-from tests.faults.ledger import UNNOTICED, UNREPLICATED, Account, Call, Ending, Ledger, Password, Session, browsing
+from tests.faults.ledger import (
+    UNNOTICED,
+    UNREPLICATED,
+    Account,
+    Call,
+    Ending,
+    Ledger,
+    Password,
+    Promotion,
+    Session,
+    browsing,
+)
 from tests.faults.processes import Formation
 
 
@@ -83,7 +94,9 @@ def test_what_only_a_lost_master_knew_is_held_against_nobody_and_the_rest_is(acc
     ledger.accuse("a revoked token is accepted", account.email, refused)
     assert len(ledger.wrong) == 4
 
-    ledger.unasked = lambda: [100]
+    ledger.promotions = lambda: [Promotion(100, wanted=True)]
+    assert len(ledger.wrong) == 4
+    ledger.promotions = lambda: [Promotion(100, wanted=False)]
 
     assert [told.partition(":")[0].partition(" (")[0] for told in ledger.wrong] == [
         "born at 94",
@@ -96,7 +109,7 @@ def test_a_call_lost_while_this_machine_stood_still_is_not_taken_for_one_that_re
     ledger = Ledger()
     ledger.calls = [Call("verify", at, at + 1, 503) for at in (10, 20, 30)]
     ledger.lateness.within = lambda begin, end: 0.9 if begin == 20 else 0.1
-    ledger.unasked = lambda: [31]
+    ledger.promotions = lambda: [Promotion(31, wanted=False)]
 
     assert ledger.noticed() == ledger.calls[:1]
     assert ledger.noticed(since=15) == []
@@ -118,7 +131,8 @@ def test_a_master_that_changed_by_itself_is_told_from_one_that_was_to_change(tmp
     ]
     formation.nodes[0].log.write_text("\n".join(lines))
 
-    assert [round(at - time.monotonic()) for at in formation.unasked()] == [9]
+    now = time.monotonic()
+    assert [(round(at - now), wanted) for at, wanted in formation.promotions()] == [(0, True), (9, False)]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections import Counter
 
 from tests.faults.conftest import frozen
 from tests.faults.instances import Reply, Wire, get, post
+from tests.faults.stopwatch import Stopwatch
 
 PASSWORD = "correct horse, battery & staple"
 TOKENS = "X-Auth-Mode: token"
@@ -121,18 +122,17 @@ async def test_what_cannot_be_done_soon_is_refused_before_its_body_is_read(runni
             wire.send(body)
         await asyncio.sleep(0.3)
 
-        began = time.monotonic()
-        for _ in range(5):
-            wire = await instance.connect()
-            wire.send(body[:-5])
-            is_turned_away(await wire.reply())
-            wire.close()
-        is_turned_away(await instance.ask(get("/api/auth/me", "Origin: http://localhost:5173")))
-        took = time.monotonic() - began
+        async with Stopwatch() as watch:
+            for _ in range(5):
+                wire = await instance.connect()
+                wire.send(body[:-5])
+                is_turned_away(await wire.reply())
+                wire.close()
+            is_turned_away(await instance.ask(get("/api/auth/me", "Origin: http://localhost:5173")))
         alive, ready = await asyncio.gather(instance.ask(get("/health")), instance.ask(get("/ready")))
         late = [await wire.reply() for wire in waiting]
 
-    assert took < 1
+    assert watch.held < 1
     assert alive.status == 200
     assert (ready.status, ready.json["status"]) == (503, "unavailable")
     assert {(reply.status, reply.json["code"]) for reply in late} == {(503, "SERVICE_UNAVAILABLE")}
@@ -180,7 +180,8 @@ async def test_300_sign_ins_at_once_are_all_answered_and_slow_nobody_down(runnin
     # What 300 clients cost by themselves, here and now: the machine may be busy with other things.
     burden = max(took for _, took in await asyncio.gather(*(asks(get("/health")) for _ in range(300))))
     others = asyncio.gather(keeps_verifying(), keeps_refreshing())
-    answers = await asyncio.gather(*(asks(post("/api/auth/login", person, TOKENS)) for _ in range(300)))
+    async with Stopwatch() as watch:
+        answers = await asyncio.gather(*(asks(post("/api/auth/login", person, TOKENS)) for _ in range(300)))
     grown, most_threads = instance.memory() - memory, instance.threads()
     done.set()
     verifying, refreshing = await others
@@ -195,7 +196,7 @@ async def test_300_sign_ins_at_once_are_all_answered_and_slow_nobody_down(runnin
     assert max(took for _, took in answers) < 3 + 10 * burden  # a sign-in does ten times as much, hash aside
     assert statistics.median(verifying) < 0.25
     assert statistics.median(refreshing) < 0.25
-    assert max(verifying + refreshing) < 2.5
+    assert max(verifying + refreshing) < 2.5 + watch.stalled
     assert refused[True] <= refused[False] / 10  # Redis may be late for a moment where the processor is not ours alone
     assert grown < 100 * 1024 * 1024
     assert most_threads - threads <= 16

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from tests.faults.instances import Instance, get, post
 from tests.journeys.test_metrics import Scrape
 
 PASSWORD = "correct horse, battery & staple"
+LIBRARIES = "aiohttp, aiohttp_cors, aiohttp_session, argon2, cryptography, jwt, orjson, redis.asyncio, structlog"
 TOKEN = "Wq3pV9xQ2mT7wR4yB8nL1cF6hJ5sD0gA-metrics"
 
 # What an interpreter with this directory in its path begins with: there is room for a process unless `full` is there.
@@ -501,7 +503,8 @@ async def test_workers_whose_supervisor_is_killed_finish_and_leave_the_port(two)
 
     instance.signal(signal.SIGKILL)
 
-    assert {(await wire.reply()).status for wire in asking} == {401}
+    replies = [await wire.reply() for wire in asking]
+    assert {reply.json["code"] for reply in replies} <= {"INVALID_CREDENTIALS", "OVERLOADED"}  # as cores are there
     await until(lambda: not any(map(alive, pids)), 15)
     assert Counter(line["worker"] for line in lines(instance, "supervisor.gone")) == {1: 1, 2: 1}
     with socket.socket() as next_one:
@@ -511,7 +514,11 @@ async def test_workers_whose_supervisor_is_killed_finish_and_leave_the_port(two)
 
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a_start_and_an_idle_worker_cost_little(running, count):
-    """In time of a core, imports included, whatever else the machine does; memory as the system counts it."""
+    """In time of a core, beside what importing our libraries alone takes; memory as the system counts it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", f"import {LIBRARIES}"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    imports = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     instance: Instance = await running(WORKERS=str(count), LOG_LEVEL="info")
     await until(lambda: len(lines(instance, "serving")) == count)
     pids = [instance.process.pid, *workers(instance)]
@@ -525,7 +532,7 @@ async def test_a_start_and_an_idle_worker_cost_little(running, count):
     ]
 
     print(f"\n{count} worker(s): {spent:.2f} s of a core to begin, {[round(each) for each in resident]} MB")
-    assert spent < 1.0
+    assert spent < 2 * imports
     assert max(resident) < 90
 
 
