@@ -1,12 +1,13 @@
 """Tokens over HTTP: check one, end one, and what is needed to check them elsewhere."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 
 import orjson
 from aiohttp import web
 
-from service.errors import Forbidden, StoreUnavailable
+from service.errors import Forbidden, InvalidField, StoreUnavailable
 from service.http import answers, guard, shapes
 from service.http.body import read_form
 from service.http.contract import Contract, Parameter
@@ -39,11 +40,12 @@ _CACHEABLE = {"Cache-Control": f"public, max-age={int(JWKS_FRESH.total_seconds()
 async def verify(request: web.Request) -> web.Response:
     """Whether the caller is signed in or has an API key, for a proxy that asks before it lets a request through.
 
-    `?role=` and `?permission=`, repeated for "any of", refuse those who have none of them. The headers are for the
-    application behind the proxy.
+    `?role=` and `?permission=`, repeated for "any of", refuse those who have none of them; any other parameter is
+    refused. The headers are for the application behind the proxy.
     """
     asking = principal(request)
     if request.query_string:
+        _refuse_unknown(request.query)
         _require(asking.roles, request.query.getall("role", []))
         _require(asking.permissions, request.query.getall("permission", []))
     body, lines = _identity(asking) if asking.key_id else _remembered_identity(asking)
@@ -91,6 +93,13 @@ async def openid_metadata(request: web.Request) -> web.Response:
 async def jwks(request: web.Request) -> web.Response:
     """The public keys (RFC 7517)."""
     return answers.answer(parts(request).keys.jwks(), headers=_CACHEABLE)
+
+
+def _refuse_unknown(asked: Iterable[str]) -> None:
+    """Raise `ValidationFailed` for a demand that is not understood: a yes to `?roles=admin` would let everybody in."""
+    known = (_ROLE.name, _PERMISSION.name)
+    if unknown := [name for name in asked if name not in known]:
+        raise InvalidField(unknown[0], f"is not known here; what can be asked for is {' and '.join(known)}")
 
 
 def _require(held: tuple[str, ...], any_of: list[str]) -> None:
