@@ -40,5 +40,17 @@ class Roles:
         """What these roles permit together, sorted; a role that is no longer in the table permits nothing."""
         return self._permitted(tuple(roles))
 
+    def to_grant(self, roles: Iterable[str]) -> set[str]:
+        """The permissions that it takes to give or to take these roles: those of each of them.
+
+        A role that permits nothing here means something to the application all the same, which goes by its name. How
+        much, nobody here can tell, so it takes all that an admin may.
+        """
+        needed = set[str]()
+        for role in roles:
+            if (permits := self.table.get(role)) is not None:  # one that is no longer in the table may be taken away
+                needed |= permits or self.table[ADMIN]
+        return needed
+
     def _permitted_to(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(set().union(*(self.table.get(role, frozenset()) for role in roles))))

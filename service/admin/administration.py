@@ -1,7 +1,8 @@
 """Administration: find accounts, and change what their owners may and may not.
 
 Whoever acts is an `Actor`. Nobody gives a role that permits what they may not do themselves, and nobody touches an
-account that may do more than they; the command line may do everything. The last active admin stays.
+account that may do more than they; a role that permits nothing here is an admin's to give and to take. Nobody disables
+or deletes themselves as an admin. The command line may do everything. The last active admin stays.
 
 A change is written to the record first and takes effect then: the epoch grows, so that older access tokens are
 `TOKEN_STALE`, or with a disabled account all sessions end. Where a crash came in between, the same call again does it.
@@ -136,9 +137,11 @@ class Administration:
     ) -> User:
         """Change what is not `None`; raises `NotFound`, `Forbidden` or `ValidationFailed`."""
         wanted = None if roles is None else self._known(roles)
+        if active is False and actor.by == user_id:
+            raise Forbidden("Nobody disables their own account: let another admin do it, or sign out everywhere")
         for _ in range(_ATTEMPTS):
             before = await self.find(user_id)
-            self._check(actor, before, gained=[role for role in wanted or () if role not in before.roles])
+            self._check(actor, before, changing=() if wanted is None else {*before.roles} ^ {*wanted})
             stays_admin = ADMIN in (before.roles if wanted is None else wanted) and active is not False
             if before.is_admin and not stays_admin:
                 await self._users.leave_admins(user_id)
@@ -186,7 +189,13 @@ class Administration:
         return ended.count
 
     async def delete(self, actor: Actor, user_id: str) -> None:
-        """Delete a user, or what a crash has left of one."""
+        """Delete a user, or what a crash has left of one; raises `NotFound` or `Forbidden`.
+
+        Not oneself: whoever finds a page open must not end the account of its owner without the password, nor must
+        their API key.
+        """
+        if actor.by == user_id:
+            raise Forbidden("Your own account is deleted with DELETE /api/auth/me, which asks for the password")
 
         def allowed(user: User) -> None:
             self._check(actor, user)
@@ -217,11 +226,12 @@ class Administration:
             raise InvalidField("roles", "must have one role at least")
         return roles
 
-    def _check(self, actor: Actor, user: User, gained: Iterable[str] = ()) -> None:
-        """Raise `Forbidden` unless the actor may do all that the user may, and all that the user gains."""
+    def _check(self, actor: Actor, user: User, changing: Iterable[str] = ()) -> None:
+        """Raise `Forbidden` unless the actor may do all that the user may, and may give and take these roles."""
         if actor.permissions is None:
             return
-        if lacking := set(self._roles.permissions((*user.roles, *gained))) - actor.permissions:
+        needed = self._roles.to_grant(changing) | {*self._roles.permissions(user.roles)}
+        if lacking := needed - actor.permissions:
             raise Forbidden("This takes permissions that you do not have yourself", required=sorted(lacking))
 
     async def _tell(self, actor: Actor, before: User, after: User, ended: Ended) -> None:

@@ -231,6 +231,33 @@ async def test_nobody_grants_what_they_lack(parts, support, joined):
     assert (await parts.administration.change(support, ada.id, roles=["user", "support"])).roles == ("user", "support")
 
 
+async def test_a_role_that_permits_nothing_here_is_an_admins_to_give_and_to_take(parts, support, joined, monkeypatch):
+    """The application goes by its name, and may let its bearer do anything: `?role=billing`."""
+    monkeypatch.setitem(parts.roles.table, "billing", frozenset())
+    root, ada = await joined("root@example.org", "admin"), await joined("ada@example.org")
+    path = f"/api/admin/users/{ada.id}"
+
+    with pytest.raises(Forbidden) as given:
+        await parts.administration.change(support, ada.id, roles=["user", "billing"])
+    assert (await root("PATCH", path, {"roles": ["user", "billing"]})).json["user"]["roles"] == ["user", "billing"]
+    with pytest.raises(Forbidden) as taken:
+        await parts.administration.change(support, ada.id, roles=["user"])
+
+    assert given.value.members["required"] == taken.value.members["required"]
+    assert "audit:read" in given.value.members["required"]
+    # What leaves that role alone is theirs to do.
+    assert not (await parts.administration.change(support, ada.id, active=False)).active
+    changed = await parts.administration.change(support, ada.id, roles=["support", "user", "billing"])
+    assert "support" in changed.roles
+
+
+async def test_who_looks_after_users_takes_a_role_away_that_is_no_longer_in_the_table(parts, support, joined):
+    ada = await joined("ada@example.org")
+    await parts.users.change(ada.id, roles="user retired")
+
+    assert (await parts.administration.change(support, ada.id, roles=["user"])).roles == ("user",)
+
+
 async def test_nobody_touches_an_account_that_may_do_more_than_they(parts, support, joined):
     await joined("root@example.org", "admin")
     mod = await joined("mod@example.org", "moderator")
@@ -250,13 +277,43 @@ async def test_nobody_touches_an_account_that_may_do_more_than_they(parts, suppo
 # The last admin stays
 
 
-async def test_the_last_admin_stays(joined):
+async def test_the_last_admin_stays(joined, parts):
     root = await joined("root@example.org", "admin")
+    administration = parts.administration
 
-    for method, body in (("PATCH", {"roles": ["user"]}), ("PATCH", {"active": False}), ("DELETE", None)):
-        assert (await root(method, f"/api/admin/users/{root.id}", body)).code == "FORBIDDEN"
+    for attempt in (
+        lambda: administration.change(COMMAND_LINE, root.id, roles=["user"]),
+        lambda: administration.change(COMMAND_LINE, root.id, active=False),
+        lambda: administration.delete(COMMAND_LINE, root.id),
+    ):
+        with pytest.raises(Forbidden, match="last admin"):
+            await attempt()
+    assert (await root("PATCH", f"/api/admin/users/{root.id}", {"roles": ["user"]})).code == "FORBIDDEN"
     assert (await root("DELETE", "/api/auth/me", {"password": PASSWORD})).code == "FORBIDDEN"
     assert (await root("GET", "/api/admin/stats")).status == 200
+
+
+async def test_no_admin_deletes_or_disables_themselves_without_the_password_that_it_takes(joined, parts, browser):
+    root = await joined("root@example.org", "admin")
+    await joined("other@example.org", "admin")
+    path = f"/api/admin/users/{root.id}"
+    made = await root(
+        "POST", "/api/auth/api-keys", {"name": "provisioning", "permissions": [*Roles.load().table["admin"]]}
+    )
+    by_key = {"X-API-Key": made.json["apiKey"]}
+
+    for asked in (
+        await root("DELETE", path),
+        await root("PATCH", path, {"active": False}),
+        await root("PATCH", path, {"active": False, "roles": ["user"]}),
+        await browser("DELETE", path, headers=by_key),
+        await browser("PATCH", path, {"active": False}, headers=by_key),
+    ):
+        assert (asked.status, asked.code) == (403, "FORBIDDEN")
+    assert "/api/auth/me" in (await root("DELETE", path)).json["detail"]
+
+    assert (await root("PATCH", path, {"active": True})).json["user"]["active"]
+    assert (await root("DELETE", "/api/auth/me", {"password": PASSWORD})).status == 204
 
 
 async def test_a_disabled_admin_is_not_one_who_remains(joined):
@@ -272,7 +329,7 @@ async def test_an_entry_that_no_record_bears_out_is_no_admin(joined, redis):
     root = await joined("root@example.org", "admin")
     await redis.sadd("admins", "x" * 22)
 
-    assert (await root("DELETE", f"/api/admin/users/{root.id}")).code == "FORBIDDEN"
+    assert (await root("DELETE", "/api/auth/me", {"password": PASSWORD})).code == "FORBIDDEN"
 
 
 @pytest.mark.parametrize("attempt", range(5))

@@ -148,41 +148,50 @@ function Detail({ user, path, onChange }: { user: User; path: string; onChange(u
                   Sign out everywhere
                 </ConfirmButton>
               </li>
-              <li className="row">
-                <div className="row-text">
-                  <p className="row-title">{user.active ? "Account enabled" : "Account disabled"}</p>
-                  <p className="muted">A disabled account keeps its data and cannot sign in.</p>
-                </div>
-                <ConfirmButton
-                  kind={user.active ? "danger" : "plain"}
-                  title={user.active ? "Disable this account?" : "Enable this account?"}
-                  explanation={user.active ? "All its sessions end at once and its API keys are refused." : "It can sign in again."}
-                  confirm={user.active ? "Disable" : "Enable"}
-                  action={() => change({ active: !user.active }, user.active ? "The account is disabled." : "The account is enabled.")}
-                >
-                  {user.active ? "Disable account" : "Enable account"}
-                </ConfirmButton>
-              </li>
-              <li className="row">
-                <div className="row-text">
-                  <p className="row-title">Delete</p>
-                  <p className="muted">Everything but the audit trail is gone at once.</p>
-                </div>
-                <ConfirmButton
-                  kind="danger"
-                  title="Delete this account?"
-                  explanation={`Everything of ${user.email} is deleted now. This cannot be undone.`}
-                  confirm="Delete for good"
-                  action={async () => {
-                    await auth.call("DELETE", path);
-                    say(`${user.email} is deleted.`);
-                    if (user.id === me?.id) await auth.logout();
-                    else navigate("/admin/users");
-                  }}
-                >
-                  Delete account
-                </ConfirmButton>
-              </li>
+              {user.id === me?.id ? (
+                <li className="row">
+                  <p className="muted">
+                    This account is yours: delete it in <Link to="/profile">your profile</Link>, with your password.
+                  </p>
+                </li>
+              ) : (
+                <>
+                  <li className="row">
+                    <div className="row-text">
+                      <p className="row-title">{user.active ? "Account enabled" : "Account disabled"}</p>
+                      <p className="muted">A disabled account keeps its data and cannot sign in.</p>
+                    </div>
+                    <ConfirmButton
+                      kind={user.active ? "danger" : "plain"}
+                      title={user.active ? "Disable this account?" : "Enable this account?"}
+                      explanation={user.active ? "All its sessions end at once and its API keys are refused." : "It can sign in again."}
+                      confirm={user.active ? "Disable" : "Enable"}
+                      action={() => change({ active: !user.active }, user.active ? "The account is disabled." : "The account is enabled.")}
+                    >
+                      {user.active ? "Disable account" : "Enable account"}
+                    </ConfirmButton>
+                  </li>
+                  <li className="row">
+                    <div className="row-text">
+                      <p className="row-title">Delete</p>
+                      <p className="muted">Everything but the audit trail is gone at once.</p>
+                    </div>
+                    <ConfirmButton
+                      kind="danger"
+                      title="Delete this account?"
+                      explanation={`Everything of ${user.email} is deleted now. This cannot be undone.`}
+                      confirm="Delete for good"
+                      action={async () => {
+                        await auth.call("DELETE", path);
+                        say(`${user.email} is deleted.`);
+                        navigate("/admin/users");
+                      }}
+                    >
+                      Delete account
+                    </ConfirmButton>
+                  </li>
+                </>
+              )}
             </ul>
           </Card>
         </>
