@@ -59,6 +59,7 @@ from service.recovery.errands import Errands
 from service.recovery.recovery import Recovery
 from service.recovery.routes import routes as recovery_routes
 from service.sessions.families import Families
+from service.sessions.reauthentication import Reauthentication
 from service.sessions.refresh_tokens import RefreshTokens
 from service.sessions.routes import routes as session_routes
 from service.sessions.signin import SignIn
@@ -110,11 +111,13 @@ def assemble(
     smtp = smtp_kind(settings.smtp_url.get_secret_value(), writer.domain) if settings.smtp_url else None
     limits = policies.load(settings)
     limiter, signals = Limiter(store, vault, limits, places), Signals(store, vault, clock, users, audit, limits)
+    reauthentication = Reauthentication(passwords, signals, audit)
     signin = SignIn(
         store,
         clock,
         users,
         passwords,
+        reauthentication,
         families,
         refresh_tokens,
         access_tokens,
@@ -129,7 +132,8 @@ def assemble(
     check = Check(access_tokens, families, users)
     api_keys = ApiKeys(store, clock, users, roles, check)
     errands = Errands(users, once, audit)
-    deletion = Deletion(users, passwords, families, audit, clock, removals=(api_keys.revoke_all, once.revoke_all))
+    removals = (api_keys.revoke_all, once.revoke_all)
+    deletion = Deletion(users, reauthentication, families, audit, clock, removals)
     return Parts(
         settings=settings,
         store=store,
@@ -175,7 +179,9 @@ def assemble(
         notices=notices,
         post=Post(outbox, writer, smtp or showing, errands.do),
         showing=showing,
-        recovery=Recovery(users, once, passwords, families, api_keys, outbox, notices, audit, settings),
+        recovery=Recovery(
+            users, once, passwords, reauthentication, families, api_keys, outbox, notices, audit, settings
+        ),
         state=State(started=datetime.now(UTC)),
     )
 

@@ -96,6 +96,11 @@ SIGN_INS = _counter(
     "method",
     "result",
 )
+REAUTHENTICATIONS = _counter(
+    "reauthentications_total",
+    "Passwords that people were asked for while signed in: success, or the code of the refusal.",
+    "result",
+)
 NEW_DEVICES = _counter(
     "new_device_sign_ins_total",
     "Sign-ins to accounts that nobody had signed in to lately with such a device from there: a place that is new "
@@ -194,6 +199,8 @@ WORKERS_HUNG = _counter("workers_hung_total", "Workers that were killed because 
 
 for _first in (("pwd", "success"), ("pwd", "invalid_credentials"), ("fed", "success")):
     SIGN_INS.labels(*_first)  # there from the start, so that the first one is a change
+for _result in ("success", "invalid_credentials"):
+    REAUTHENTICATIONS.labels(_result)
 for _what in ("device", "place"):
     NEW_DEVICES.labels(_what)
 for _what in ("account", "address"):

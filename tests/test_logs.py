@@ -227,6 +227,7 @@ def test_what_belongs_to_a_request_carries_its_id(journey):
         "sessions.session.started",
         "sessions.session.ended",
         "sessions.sign_in.refused",
+        "sessions.reauthentication.refused",
         "accounts.password.changed",
     ):
         assert all(line.get("request_id") in journey.request_ids for line in journey.named(name))
@@ -239,6 +240,7 @@ def test_every_security_event_is_told_exactly_once(journey):
     assert counted["sessions.session.started"] == 4
     # Two wrong passwords, and seven more until the limit.
     assert counted["sessions.sign_in.refused"] == 2 + 7
+    assert counted["sessions.reauthentication.refused"] == 1
     assert counted["sessions.refresh_token.reused"] == 1
     assert counted["accounts.password.changed"] == 1
     # One log-out with two credentials, the token in the body and the cookie.

@@ -17,7 +17,6 @@ be written at the time is told by who finishes the deletion.
 
 from collections.abc import Awaitable, Callable
 
-from service.accounts.passwords import Passwords
 from service.accounts.user import User
 from service.accounts.users import Changed, Users
 from service.audit.events import Event
@@ -25,13 +24,13 @@ from service.audit.trail import Audit, Wanted
 from service.client import Client
 from service.clock import Clock
 from service.errors import (
-    InvalidCredentials,
     InvalidField,
     InvalidToken,
     NotFound,
     StoreUnavailable,
 )
 from service.sessions.families import Families
+from service.sessions.reauthentication import Deed, Reauthentication
 from service.tokens.access import Principal
 
 Removal = Callable[[str], Awaitable[object]]
@@ -47,14 +46,14 @@ class Deletion:
     def __init__(
         self,
         users: Users,
-        passwords: Passwords,
+        reauthentication: Reauthentication,
         families: Families,
         audit: Audit,
         clock: Clock,
         removals: tuple[Removal, ...] = (),
     ) -> None:
         self._users = users
-        self._passwords = passwords
+        self._reauthentication = reauthentication
         self._families = families
         self._audit = audit
         self._clock = clock
@@ -71,8 +70,8 @@ class Deletion:
             principal.check_recent(self._clock.now())
         elif password is None:
             raise InvalidField("password", "is required")
-        elif not await self._passwords.verify(password, user.password):
-            raise InvalidCredentials("The password is not right")
+        else:
+            await self._reauthentication.confirm(principal, user, password, Deed.DELETION, client)
         await self.delete(user.id, client)
 
     async def delete(

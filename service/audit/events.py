@@ -34,6 +34,9 @@ class Event(StrEnum):
     SIGNED_IN = "sessions.session.started"
     # A wrong password, a disabled account, or an email that must be proved first.
     SIGN_IN_REFUSED = "sessions.sign_in.refused"
+    # Somebody who is signed in did not know the password that a new password, a new email or the end of the account
+    # takes: `deed` says which.
+    REAUTHENTICATION_REFUSED = "sessions.reauthentication.refused"
     # So many attempts to sign in to one account, or from one address, failed or were refused by a limit in a short time
     # that it looks like guessing: `by` says which, `count` and `window` (seconds) how many make it so, and `addresses`,
     # or `accounts`, from how many or at how many. Once in a window.
@@ -82,4 +85,6 @@ class Event(StrEnum):
         return "refused" if self in _REFUSED else "success"
 
 
-_REFUSED = frozenset({Event.SIGN_IN_REFUSED, Event.SIGN_IN_BURST, Event.REFRESH_TOKEN_REUSED})
+_REFUSED = frozenset({
+    Event.SIGN_IN_REFUSED, Event.REAUTHENTICATION_REFUSED, Event.SIGN_IN_BURST, Event.REFRESH_TOKEN_REUSED,
+})  # fmt: skip

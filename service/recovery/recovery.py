@@ -20,6 +20,7 @@ from service.mail.notices import Notices
 from service.mail.outbox import Outbox
 from service.recovery.errands import REGISTER
 from service.sessions.families import EndReason, Families
+from service.sessions.reauthentication import Deed, Reauthentication
 from service.settings import Settings
 from service.tokens.access import Principal
 
@@ -32,6 +33,7 @@ class Recovery:
         users: Users,
         once: Once,
         passwords: Passwords,
+        reauthentication: Reauthentication,
         families: Families,
         api_keys: ApiKeys,
         outbox: Outbox,
@@ -42,6 +44,7 @@ class Recovery:
         self._users = users
         self._once = once
         self._passwords = passwords
+        self._reauthentication = reauthentication
         self._families = families
         self._api_keys = api_keys
         self._outbox = outbox
@@ -100,8 +103,9 @@ class Recovery:
         Raises `InvalidCredentials`, and `EmailExists` only where registration would say as much.
         """
         user = await self._users.find(principal.user_id)
-        if user is None or not await self._passwords.verify(password, user.password or None):
-            raise InvalidCredentials("The password is not right")
+        if user is None:
+            raise InvalidCredentials
+        await self._reauthentication.confirm(principal, user, password, Deed.NEW_EMAIL, client)
         if new == user.email:
             raise InvalidField("newEmail", "is the account's email already")
         if self._says_taken and await self._users.find_by_email(new):

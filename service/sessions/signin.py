@@ -28,6 +28,7 @@ from service.limits.places import Places, Seen
 from service.mail.letters import Kind
 from service.mail.notices import Notices
 from service.sessions.families import EndReason, Expired, Families, Family, Overtaken, Reused
+from service.sessions.reauthentication import Deed, Reauthentication
 from service.sessions.refresh_tokens import RefreshToken, RefreshTokens
 from service.sessions.replays import Looks, Replay
 from service.sessions.rule import Verdict
@@ -77,6 +78,7 @@ class SignIn:
         clock: Clock,
         users: Users,
         passwords: Passwords,
+        reauthentication: Reauthentication,
         families: Families,
         refresh_tokens: RefreshTokens,
         access_tokens: AccessTokens,
@@ -91,6 +93,7 @@ class SignIn:
         self._clock = clock
         self._users = users
         self._passwords = passwords
+        self._reauthentication = reauthentication
         self._families = families
         self._refresh_tokens = refresh_tokens
         self._access_tokens = access_tokens
@@ -204,13 +207,11 @@ class SignIn:
         if user is None:
             raise InvalidCredentials
         self._passwords.check(new, user.email, user.first_name, user.last_name, user.name, field="newPassword")
-        if await self._passwords.verify(current, user.password or None):
+        if await self._reauthentication.confirm(principal, user, current, Deed.NEW_PASSWORD, client, or_done=new):
             renewed = {**NONE_LEFT, "pw": await self._passwords.hash(new)}
             changed = await self._users.change(user.id, password_was=user.password, **renewed)
             if not changed:
                 raise InvalidCredentials("The password has been changed in the meantime")
-        elif not await self._passwords.verify(new, user.password or None):
-            raise InvalidCredentials
         ended = await self._families.end_all(
             user.id, EndReason.PASSWORD_CHANGED, spare=principal.session_id, account_changed=True
         )

@@ -6,9 +6,10 @@ Redis
     signals:<hour>     hash  <signal>.<part of the hour>: how often; `agent `<user agent>: how often it looked broken
                              25 hours
 
-An attempt is a wrong password, and a call that the limits of signing in have refused: somebody whom a limit stops after
-the fifth guess goes on guessing all the same. Whether there is such an account makes no difference to what is done
-for an attempt. Only a burst looks the account up, once in its window, so that its owner finds it among their events.
+An attempt is a wrong password, of a sign-in or of somebody who is signed in and has to show it once more, and a call
+that the limits of these have refused: somebody whom a limit stops after the fifth guess goes on guessing all the same.
+Whether there is such an account makes no difference to what is done for an attempt. Only a burst looks the account up,
+once in its window, so that its owner finds it among their events.
 
 Nothing here is waited for, and nothing of it fails anybody. One writer takes what came up since the last time in two
 round trips, four times a second at most: the attempts, which may be said twice, and the counts, which may not. What
@@ -134,16 +135,16 @@ class Signals:
             self._agents[hour, field] += 1
 
     def note_attempt(self, account: str | None, client: Client) -> None:
-        """Count an attempt to sign in that failed: on an account, by its email, and from an address."""
+        """Count an attempt that failed: on an account, by its email, and from an address."""
         network = client.network
         if account is not None:
             self._note_attempt("account", account, network, client)
         self._note_attempt("address", network, account or "", client)
 
     def note_refusal(self, charge: Charge, client: Client) -> None:
-        """Count a call that a limit has refused, if it is one of signing in."""
+        """Count a call that a limit has refused, if it is one of signing in, or of showing one's password again."""
         match charge.policy, charge.subject:
-            case ("login", (_, account)) | ("login-account", (account,)):
+            case ("login" | "login-account", (_, account)) | ("login-account", (account,)):  # a place, or "signed in"
                 self.note_attempt(account, client)
             case ("login-address", _):
                 self.note_attempt(None, client)

@@ -17,6 +17,7 @@ from service.client import Client
 from service.errors import IdentityInUse, InvalidOneTimeToken, NotFound, ServiceError
 from service.http.body import arrived
 from service.sessions.families import Families
+from service.sessions.reauthentication import Reauthentication
 from service.vault import Vault
 from tests.conftest import PASSWORD, all_that_is_in, gather
 
@@ -176,7 +177,8 @@ async def test_cut_off_anywhere_there_is_no_way_in_and_a_repeat_finishes_it(part
     dying = Dying(parts.store, calls)
     users = Users(dying, parts.clock, Lookups(dying, Vault(parts.settings.secrets)))
     families = Families(dying, parts.clock, parts.settings)
-    cut = Deletion(users, parts.passwords, families, parts.audit, parts.clock, (removal,))
+    reauthentication = Reauthentication(parts.passwords, parts.signals, parts.audit)
+    cut = Deletion(users, reauthentication, families, parts.audit, parts.clock, (removal,))
     try:
         await cut.delete(made.id, HERE)
         finished = True
@@ -186,7 +188,7 @@ async def test_cut_off_anywhere_there_is_no_way_in_and_a_repeat_finishes_it(part
     if calls >= 2:  # doomed
         with pytest.raises(ServiceError):
             await parts.signin.with_password("ada@example.org", PASSWORD, HERE)
-    whole = Deletion(parts.users, parts.passwords, parts.families, parts.audit, parts.clock, (removal,))
+    whole = Deletion(parts.users, reauthentication, parts.families, parts.audit, parts.clock, (removal,))
     if not finished:
         try:
             await whole.delete(made.id, HERE)

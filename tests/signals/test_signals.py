@@ -1,6 +1,7 @@
 """Signals: a burst is told once whoever saw it, counts are of all instances, and nobody waits or fails for them."""
 
 import asyncio
+from functools import partial
 
 import structlog
 
@@ -15,7 +16,7 @@ from service.limits import policies
 from service.signals.signals import Agent, Signal, Signals
 from service.store import Store, reach
 from service.vault import Vault
-from tests.conftest import WIDE, free_port, parts_of, settings_for
+from tests.conftest import PASSWORD, WIDE, free_port, parts_of, settings_for
 from tests.faults.proxy import Proxy
 
 ADA, NOBODY = "ada@example.org", "nobody@example.org"
@@ -143,6 +144,86 @@ async def test_a_right_password_is_no_attempt_whatever_comes_of_it(serving, asse
         assert (await browser.login()).code == "ACCOUNT_DISABLED"
 
     assert await bursts(its) == []
+
+
+def asked_again(browser, password="a wrong one entirely", **headers):
+    """Each of the calls that take the password of somebody who is signed in."""
+    new = "another long and private sentence"
+    bodies = {
+        ("POST", "/api/auth/password/change"): {"currentPassword": password, "newPassword": new},
+        ("POST", "/api/auth/email/change"): {"newEmail": "new@example.org", "password": password},
+        ("DELETE", "/api/auth/me"): {"password": password},
+    }
+    return [partial(browser, *call, body, headers=headers) for call, body in bodies.items()]
+
+
+def reauthentications(result):
+    return metrics.REAUTHENTICATIONS.labels(result)._value.get()
+
+
+async def test_a_wrong_password_of_somebody_who_is_signed_in_is_told_once_and_is_no_sign_in(serving):
+    browser = await serving(RATE_LIMITS=WIDE)
+    user = (await browser.register()).json["user"]["id"]
+    its, sign_ins = parts_of(browser), metrics.SIGN_INS.labels("pwd", "invalid_credentials")
+    before, wrong, right = sign_ins._value.get(), reauthentications("invalid_credentials"), reauthentications("success")
+
+    with structlog.testing.capture_logs() as logged:
+        answers = [await call() for call in asked_again(browser)]
+    events, _ = await its.audit.page(Wanted(type=Event.REAUTHENTICATION_REFUSED), None, 100)
+
+    assert [(answer.status, answer.code) for answer in answers] == [(401, "INVALID_CREDENTIALS")] * 3
+    assert [event.detail for event in events[::-1]] == [
+        {"reason": "INVALID_CREDENTIALS", "deed": deed} for deed in ("new_password", "new_email", "deletion")
+    ]
+    assert {(event.user_id, event.outcome, event.ip) for event in events} == {(user, "refused", "127.0.0.1")}
+    assert [event.request_id for event in events[::-1]] == [answer.headers["X-Request-Id"] for answer in answers]
+    assert all(event.session_id for event in events)
+    told = [line["event"] for line in logged if line["event"].startswith("sessions.")]
+    assert told == [Event.REAUTHENTICATION_REFUSED] * 3
+    assert reauthentications("invalid_credentials") == wrong + 3
+    assert (sign_ins._value.get(), reauthentications("success")) == (before, right)
+    own = (await browser("GET", "/api/auth/events")).json["items"]
+    assert [event["type"] for event in own].count(Event.REAUTHENTICATION_REFUSED) == 3
+
+
+async def test_who_is_signed_in_and_guesses_the_password_is_a_burst_on_the_account(serving):
+    browser = await serving(RATE_LIMITS=BY_ACCOUNT)
+    user = (await browser.register()).json["user"]["id"]
+
+    await guess(browser, times=2)
+    for call in asked_again(browser):
+        await call()
+
+    (event,) = await bursts(parts_of(browser))
+    assert event.detail["by"] == "account"
+    assert event.user_id == user
+
+
+async def test_who_goes_on_guessing_behind_the_limit_of_those_signed_in_counts_as_well(serving):
+    limits = BY_ACCOUNT + ",login-account=2/1h"
+    browser = await serving(RATE_LIMITS=limits, TRUSTED_PROXIES="127.0.0.1")
+    await browser.register()
+
+    changes = [asked_again(browser, **{"X-Forwarded-For": f"198.51.100.{n}"})[0] for n in range(5)]
+    statuses = [(await change()).status for change in changes]
+
+    assert statuses == [401, 401, 429, 429, 429]
+    (event,) = await bursts(parts_of(browser))
+    assert event.detail == {"by": "account", "count": 5, "window": 900, "addresses": 5}
+
+
+async def test_a_right_password_of_somebody_who_is_signed_in_is_no_attempt_nor_is_a_repeated_change(serving):
+    browser = await serving(RATE_LIMITS=BY_ACCOUNT)
+    await browser.register()
+    right = reauthentications("success")
+
+    change, *_ = asked_again(browser, PASSWORD)
+    for _ in range(6):  # as a client does whose answers are lost
+        assert (await change()).status == 204
+        await browser("POST", "/api/auth/refresh")
+
+    assert await bursts(parts_of(browser)) == []
+    assert reauthentications("success") == right + 6
 
 
 async def test_the_window_slides_and_a_burst_is_told_again_when_it_is_over(serving, later):

@@ -15,6 +15,7 @@ const WORDS: Record<string, string> = {
   "accounts.identity.unlinked": "Sign-in method unlinked",
   "sessions.session.started": "Signed in",
   "sessions.sign_in.refused": "Sign-in refused",
+  "sessions.reauthentication.refused": "Wrong password while signed in",
   "sessions.session.recovered": "Session went on after a lost answer",
   "sessions.session.healed": "Session went on after a fault of the store",
   "sessions.refresh_token.reused": "Copied token used: session ended",
