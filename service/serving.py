@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import structlog
 from aiohttp import web
 
-from service.app import assemble, make_app
+from service.app import assemble, close, make_app
 from service.errors import StoreUnavailable
 from service.http.access_log import AccessLog
 from service.http.protocol import Runner, Server
@@ -163,6 +163,7 @@ async def serve(settings: Settings, place: Place | None = None) -> int:
     settings = settings if place else within_open_files(settings)
     async with _open_tracing(settings) as tracing, open_redis(settings, told=place is None) as url:
         its = assemble(settings, reach(url), tracing=tracing)
+        await _refuse_danger(its)
         runner = Runner(
             make_app(its),
             **(_telling(tracing, settings) if tracing else {"access_log_class": AccessLog}),
@@ -261,7 +262,6 @@ def within_open_files(settings: Settings) -> Settings:
 
 async def _serve(its: Parts, runner: web.AppRunner, leave: _Leave, place: Place | None) -> None:
     """Listen, and on the signal: say that we leave, wait for the balancer, stop listening, finish what runs."""
-    _refuse_danger(its)
     if speaks := place is None or place.first:
         _warn(its)
     welcomes = speaks and not its.settings.production and await _is_new(its)
@@ -331,12 +331,16 @@ def _turn_deaf(door: socket.socket) -> None:
             )
 
 
-def _refuse_danger(its: Parts) -> None:
-    """Raise `SettingsError` in production for a Redis that could forget."""
-    condition = its.state.condition
-    if its.settings.production and condition.dangers and not its.settings.redis_allow_unsafe:
+async def _refuse_danger(its: Parts) -> None:
+    """Raise `SettingsError` in production for a Redis that could forget, before anything is written to it."""
+    if not its.settings.production or its.settings.redis_allow_unsafe:
+        return
+    with suppress(StoreUnavailable):
+        its.state.condition = await its.store.condition()
+    if dangers := its.state.condition.dangers:
+        await close(its)
         remedy = "config/redis.conf has the lines. A provider that keeps data safe another way: REDIS_ALLOW_UNSAFE=on."
-        raise SettingsError([*(f"{danger}." for danger in condition.dangers), remedy])
+        raise SettingsError([*(f"{danger}." for danger in dangers), remedy])
 
 
 def _warn(its: Parts) -> None:

@@ -377,9 +377,11 @@ async def test_production_refuses_a_redis_that_could_forget_and_takes_it_when_to
     own_redis.cli("CONFIG", "SET", "appendonly", "no")
 
     refused = command(tree, PORT=str(free_port()), **production(own_redis.url))
+    found = own_redis.cli("KEYS", "*")
     allowed = await start(**production(own_redis.url, REDIS_ALLOW_UNSAFE="on")).ready()
 
     assert refused.returncode == 3
+    assert found == []  # nothing is entrusted to it, no signing key either
     assert "maxmemory-policy is volatile-lru" in refused.stderr
     assert "appendonly is off" in refused.stderr
     assert "REDIS_ALLOW_UNSAFE=on" in refused.stderr
