@@ -12,7 +12,8 @@ private Redis, where there is one, has a process too (`keeper`), which comes fir
 
 Pipes tell who is there: a worker whose supervisor is gone, killed even, reads the end of its `lifeline` and leaves;
 the keeper reads the end of its own when the supervisor and all workers are gone. A worker's event loop says every two
-seconds that it turns (`beats`); one that has not for half a minute is replaced.
+seconds that it turns (`beats`); one that has not for half a minute is asked where it stands, by a signal that is
+answered outside the interpreter, into a file that the supervisor reads (`_Stand`), and replaced.
 """
 
 import asyncio
@@ -28,12 +29,11 @@ import socket
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import structlog
 
@@ -60,11 +60,40 @@ PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds before a worker begins again that ha
 PATIENCE = 20.0  # seconds beyond draining and finishing, after which a worker that was asked to leave is killed
 LOOK = 5.0  # seconds between two looks at who has beaten
 SILENT, HUNG = 4, 6  # looks in a row without a beat, after which a worker is asked where it stands, and is killed
-WHERE = signal.SIGUSR2  # a worker's answer is a traceback of each of its threads, in its log
+WHERE = signal.SIGUSR2  # a worker's answer is a traceback of each of its threads
+LONGEST_STAND = 3000  # characters of those; with them a line of the log is still one that a pipe takes as a whole
 FAILED = 1
 KEEPER, FIRST = 0, 1
 _SPREADS = sys.platform == "linux"  # connections among the sockets of one port
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class _Stand:
+    """Where a worker writes where it stands, and its supervisor reads that: a file without a name.
+
+    A worker that is stuck in a library writes as well; one that is stopped, or gets no processor, does not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (as long as the seat)
+
+    def answer_to(self, sign: signal.Signals) -> None:
+        """In the worker: write a traceback of each thread whenever this signal comes."""
+        faulthandler.register(sign, file=self._file)
+
+    def clear(self) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._file.fileno(), 0)
+            self._file.seek(0)  # the worker writes where we stand, for the file was opened once
+
+    def read(self) -> str:
+        """What was written since the last time, the main thread first; empty if nothing was."""
+        with suppress(OSError):
+            told = os.pread(self._file.fileno(), 1_000_000, 0).decode("utf-8", "replace").strip()
+            self.clear()
+            threads = told.split("\n\n")[::-1]  # it is written last, and is the one that has the event loop
+            return "\n\n".join(threads)[:LONGEST_STAND]
+        return ""
 
 
 @dataclass
@@ -79,6 +108,8 @@ class _Seat:
     served: bool = False  # whether one was ever up
     deaths: int = 0  # one soon after another
     missed: int = 0  # looks since it has beaten
+    stand: _Stand | None = None  # of a worker
+    asked: bool = False  # whether it was asked where it stands, and has not said so
     hung: bool = False  # whether the last process was killed for that
 
 
@@ -174,7 +205,8 @@ def _close(doors: list[socket.socket]) -> None:
 class _Supervisor:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings, self._folder = settings, folder
-        self._workers = [_Seat(FIRST + n, doors) for n, doors in enumerate(_doors(settings, settings.workers))]
+        everybodys = enumerate(_doors(settings, settings.workers), FIRST)
+        self._workers = [_Seat(number, doors, stand=_Stand(folder)) for number, doors in everybodys]
         self._seats = ([] if settings.redis_url else [_Seat(KEEPER)]) + self._workers
         self._lifeline, self._redis_line, self._said, self._beats, self._signals = (os.pipe() for _ in range(5))
         self._all_leave = mmap.mmap(-1, 1)  # shared with all workers
@@ -254,15 +286,28 @@ class _Supervisor:
         for seat in self._workers:
             if seat.pid is None:
                 continue
+            self._hear_where(seat)
             seat.missed += 1
             if seat.missed == SILENT:
                 # A log that nobody reads stops all of us at this line, until somebody does.
                 _say(log.warning, "worker.silent", worker=seat.number, pid=seat.pid, for_seconds=LOOK * SILENT)
+                seat.asked = True
                 os.kill(seat.pid, WHERE)
             elif seat.missed == HUNG:
-                _say(log.error, "worker.hung", worker=seat.number, pid=seat.pid, for_seconds=LOOK * HUNG)
+                told = (
+                    {"told": "it does not say where it stands: it is stopped, or gets no processor"}
+                    if seat.asked
+                    else {}
+                )
+                _say(log.error, "worker.hung", worker=seat.number, pid=seat.pid, for_seconds=LOOK * HUNG, **told)
                 seat.hung = True
                 os.kill(seat.pid, signal.SIGKILL)
+
+    def _hear_where(self, seat: _Seat) -> None:
+        """Tell where a worker stood when it was asked, by us or by an operator, also of one that has gone on since."""
+        if seat.stand and (traceback := seat.stand.read()):
+            seat.asked = False
+            _say(log.warning, "worker.stood", worker=seat.number, pid=seat.pid, traceback=traceback)
 
     def _heed(self, sign: signal.Signals) -> None:
         """SIGTERM and SIGINT stop, and end at once when they come again; SIGHUP as for one process."""
@@ -334,10 +379,12 @@ class _Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)  # none of ours may reach a child that has our handlers
         try:
             _restore(self._folder)
+            if seat.stand:
+                seat.stand.clear()
             if (pid := os.fork()) == 0:
                 self._become(seat)
             seat.pid, seat.since = pid, time.monotonic()
-            seat.missed, seat.hung = 0, False
+            seat.missed, seat.asked, seat.hung = 0, False, False
         except OSError as error:  # no memory, or too many processes: the others go on, and it may pass
             seat.start_at = time.monotonic() + LONGEST_PAUSE
             if _SPREADS:
@@ -360,7 +407,7 @@ class _Supervisor:
             status = refuse(error)
         except BaseException:
             # This is the end of the child, and nothing of it may run on in its parent's code; its status tells.
-            traceback.print_exc()
+            _say(log.exception, "worker.failed", worker=seat.number)
         finally:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
@@ -371,7 +418,8 @@ class _Supervisor:
         # A terminal's Ctrl-C, and its end, reach everybody; the supervisor passes on what it means.
         for sign in (signal.SIGINT, signal.SIGHUP):
             signal.signal(sign, signal.SIG_IGN)
-        faulthandler.register(WHERE, file=2)
+        assert seat.stand is not None
+        seat.stand.answer_to(WHERE)
         os.close(self._redis_line[0])
         for other in self._workers:
             if other is not seat and _SPREADS:

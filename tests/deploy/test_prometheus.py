@@ -198,6 +198,12 @@ FIRES: dict[str, tuple[str, dict[str, str]]] = {
             'gatepost_workers_replaced_total{instance="a:8000"}': "0x20 1x20 2x20 3x60",
         },
     ),
+    "GatepostWorkersHung": (
+        "25m",
+        {
+            'gatepost_workers_hung_total{instance="a:8000"}': "0x20 1x60",
+        },
+    ),
     "GatepostRedisAway": (
         "2m",
         {
@@ -288,6 +294,7 @@ CALM = {
     'gatepost_refresh_replays_total{verdict="reuse", looks_like="broken_client"}': "0+0.05x400",
     'gatepost_refresh_replays_total{verdict="reuse", looks_like="theft"}': "0x100 1x300",
     'gatepost_workers_replaced_total{instance="a:8000"}': "0x100 1x300",
+    'gatepost_workers_hung_total{instance="a:8000"}': "0x400",
     'gatepost_rate_limit_decisions_total{policy="login", decision="refused"}': "0+15x400",
     'gatepost_refreshes_total{verdict="reuse"}': "0x100 1x300",
     'gatepost_redis_servers_given_up{instance="a:8000", kind="single"}': "0x400",

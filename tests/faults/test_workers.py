@@ -178,10 +178,13 @@ async def test_a_worker_that_stands_still_says_where_and_is_replaced(two, impati
         wire.send(get("/health"))
 
     assert Counter([(await wire.reply()).status for wire in waiting]) == {200: 40}
-    for event in ("worker.silent", "worker.hung", "worker.ended"):
+    for event in ("worker.silent", "worker.stood", "worker.hung", "worker.ended"):
         (told,) = lines(instance, event)
         assert (told["worker"], told["pid"]) == (1, first)
-    assert " in stand_still" in instance.said
+    (stood,) = lines(instance, "worker.stood")
+    assert " in stand_still" in stood["traceback"].splitlines()[1]  # the innermost call of the main thread
+    assert "told" not in lines(instance, "worker.hung")[0]
+    assert [line for line in instance.said.splitlines() if not line.startswith("{")] == []
     assert second in await serving(instance, 3)
     assert (await metrics(instance))("workers_hung_total") == 1
     assert await instance.stop() == 0
@@ -196,6 +199,8 @@ async def test_a_worker_that_is_stopped_is_replaced_too(two, impatient):
 
     assert not alive(first)
     assert second in workers(instance)
+    assert lines(instance, "worker.stood") == []
+    assert "it is stopped" in lines(instance, "worker.hung")[0]["told"]
     assert [line["how"] for line in lines(instance, "worker.ended")] == ["SIGKILL"]
     assert await instance.stop() == 0
 
