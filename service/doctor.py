@@ -17,7 +17,7 @@ from service.oauth.provider import callback_address
 from service.oauth.states import Flow
 from service.parts import Parts
 from service.settings import LOOPBACK, Settings, origin_of
-from service.store import Condition
+from service.store import Condition, trouble
 
 _SLOW = 0.020  # seconds a round trip to Redis may take
 _APART = 2.0  # seconds that clocks may differ before it is worth a word
@@ -66,13 +66,10 @@ async def _everything(its: Parts) -> AsyncIterator[Finding]:
 async def _redis(its: Parts) -> AsyncIterator[Finding]:
     try:
         local, remote = time.time(), await its.store.time()
-    except StoreUnavailable:
-        yield Finding(
-            Level.ERROR,
-            "redis",
-            "Redis does not answer within a second",
-            "Is it running? Are host, port and password of REDIS_URL right? `redis-cli -u` takes the same URL.",
-        )
+    except StoreUnavailable as away:
+        url = its.settings.redis_url
+        told = trouble(away, url.get_secret_value()) if url else "The private Redis does not answer."
+        yield Finding(Level.ERROR, "redis", told, "`redis-cli -u` takes the same URL.")
         return
     condition = await its.store.condition()
     yield Finding(Level.OK, "redis", f"answers, version {condition.version}")

@@ -25,7 +25,7 @@ from service.http.access_log import AccessLog
 from service.http.protocol import Runner, Server
 from service.parts import Parts
 from service.settings import ROOT, Settings, SettingsError
-from service.store import reach
+from service.store import reach, trouble
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
@@ -163,7 +163,7 @@ async def serve(settings: Settings, place: Place | None = None) -> int:
     settings = settings if place else within_open_files(settings)
     async with _open_tracing(settings) as tracing, open_redis(settings, told=place is None) as url:
         its = assemble(settings, reach(url), tracing=tracing)
-        await _refuse_danger(its)
+        await _meet(its, url, speaks=place is None or place.first)
         runner = Runner(
             make_app(its),
             **(_telling(tracing, settings) if tracing else {"access_log_class": AccessLog}),
@@ -331,13 +331,19 @@ def _turn_deaf(door: socket.socket) -> None:
             )
 
 
-async def _refuse_danger(its: Parts) -> None:
-    """Raise `SettingsError` in production for a Redis that could forget, before anything is written to it."""
-    if not its.settings.production or its.settings.redis_allow_unsafe:
+async def _meet(its: Parts, url: str, *, speaks: bool) -> None:
+    """See how Redis is before anything is written to it; raises `SettingsError` in production if it could forget.
+
+    One that does not answer may do so later: it is told why, and requests get 503 until then.
+    """
+    try:
+        its.state.condition = await its.store.meet()
+    except StoreUnavailable as away:
+        if speaks:
+            log.warning("redis.away", told=f"{trouble(away, url)} Requests get 503 until it answers.")
         return
-    with suppress(StoreUnavailable):
-        its.state.condition = await its.store.condition()
-    if dangers := its.state.condition.dangers:
+    dangers = its.state.condition.dangers
+    if dangers and its.settings.production and not its.settings.redis_allow_unsafe:
         await close(its)
         remedy = "config/redis.conf has the lines. A provider that keeps data safe another way: REDIS_ALLOW_UNSAFE=on."
         raise SettingsError([*(f"{danger}." for danger in dangers), remedy])
@@ -346,11 +352,6 @@ async def _refuse_danger(its: Parts) -> None:
 def _warn(its: Parts) -> None:
     """Name what can be served and should not stay."""
     condition = its.state.condition
-    if condition.version == "unknown" and not condition.dangers:
-        log.warning(
-            "redis.away",
-            told="Redis does not answer; requests get 503 until it does. `python -m service doctor` looks into it",
-        )
     if its.settings.production and not its.settings.cookie_secure:
         log.warning("cookies.insecure", told="PUBLIC_URL is not https: cookies and passwords travel in the clear")
     if its.settings.production and not its.settings.smtp_url:

@@ -408,6 +408,9 @@ async def test_it_starts_while_redis_is_away_and_says_so(start, own_redis, http)
 
     async with http.get(f"{service.url}/ready") as answer:
         assert answer.status == 503
+    first = json.loads(service.said.splitlines()[0])
+    assert (first["event"], str(own_redis.socket) in first["told"]) == ("redis.away", True)
+    assert "REDIS_URL. Requests get 503 until it answers." in first["told"]
     own_redis.start()
     async with Stopwatch() as watch:
         await service.ready()

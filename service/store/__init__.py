@@ -8,6 +8,7 @@ or a Cluster, is in `REDIS_URL` (`address.py`) and known to nobody else. From ab
     glances.py   reads that are asked together
     watch.py     who is the master, and what a new one has to hear again
     condition.py how Redis is set up, and what it could forget
+    trouble.py   why it does not answer, for whoever wrote REDIS_URL
     replies.py   what is an answer, what will pass, and what is a mistake
     topology.py  which server answers for which key, and how a change of that is learned
     node.py      one server: its connections, its breaker, and who it says it is
@@ -24,8 +25,9 @@ from service.store.node import connect
 from service.store.replies import LOST, Lost
 from service.store.store import Store
 from service.store.topology import Single, Topology, reach
+from service.store.trouble import trouble
 
 __all__ = [
     "LOST", "Address", "Command", "Condition", "Lost", "Script", "Single", "Store", "Topology",
-    "be_patient", "connect", "patience", "reach",
+    "be_patient", "connect", "patience", "reach", "trouble",
 ]  # fmt: skip

@@ -76,7 +76,7 @@ class Address:
 def _host(place: str, port: int) -> Host:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@?#\s]*)(?::(\d{1,5}))?", place)
     if match is None or (match[2] and not 0 < int(match[2]) < 65536):
-        raise ValueError(f"cannot be read: {_ESCAPES}")
+        raise ValueError(f"cannot be read: a port is a number from 1 to 65535; {_ESCAPES}")
     if not match[1] and not match[2]:
         raise ValueError("names no server")
     return match[1].strip("[]") or "localhost", int(match[2] or port)

@@ -11,7 +11,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -193,7 +193,7 @@ class Node:
                 if isinstance(reply, Exception):
                     replies = await self._mended(commands, replies, within - (time.monotonic() - began))
                     break
-        except (TimeoutError, RedisConnectionError, RedisTimeoutError, OSError) as error:
+        except (TimeoutError, RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError) as error:
             (self._late if isinstance(error, TimeoutError | RedisTimeoutError) else self._lost).inc()
             # Too little time, or too many callers at once, says nothing about the server; and when a connection is
             # lost that many shared, it is the loss of one.

@@ -45,6 +45,9 @@ log = structlog.get_logger("service.store")
 REPLICAS = 500  # milliseconds to wait for replicas to confirm
 _DETOURS = 5  # servers that one command may be sent on to
 _BESIDE = 0.25  # seconds that anybody waits for what nothing depends on, at a server of its own
+_NOBODY = "Nobody knows which server to ask"
+_NEWS_AGAIN = 10.0  # seconds after which a failure that goes on is told again
+_MOST_TOLD = 100  # kinds of failures that are remembered as told
 _MOMENT = 0.02  # seconds until a key that is on its way has arrived
 
 
@@ -68,6 +71,7 @@ class Store:
         if self._memory is not None:
             topology.remember(self._memory)
         self._wait_replicas = wait_replicas
+        self._lately: dict[tuple[str, str, bool], float] = {}  # failures, and until when they are no news
         self._glances = Glances(lambda commands, until, failed: self._deliver(commands, _Errand(until, failed=failed)))
         self._watch = Watch(topology, self.run)
 
@@ -217,8 +221,18 @@ class Store:
         if not self._topology.nodes():
             await self._topology.learn()
         if not (servers := self._topology.nodes()):
-            raise StoreUnavailable
+            raise StoreUnavailable(_NOBODY)
         return await condition_of(servers, self._at, self._topology.spread)
+
+    async def meet(self) -> Condition:
+        """The condition, for who begins and says by `trouble` why there is none: the log need not say it as well."""
+        try:
+            return await self.condition()
+        except StoreUnavailable as away:
+            cause = away.__cause__ if isinstance(away.__cause__, Exception) else away
+            for final in (False, True):
+                self._is_news(cause, final)
+            raise
 
     def observe(self) -> None:
         """Tell the metrics how many servers there are, and how many of them are given up for now."""
@@ -311,12 +325,25 @@ class Store:
             # What was refused unseen may be said to the next one, whatever it is.
             final = failed.final or (tries <= 0 and not (failed.unseen and tries == 0))
             if not failed.shed:  # else it has been told, and everybody would tell it again
-                error = type(failed.cause).__name__
-                log.warning("store.failed", error=error, reason=str(failed.cause), final=final)
+                self._tell(failed.cause, final)
                 await self._learn(errand.until)
             if final or time.monotonic() >= errand.until:
                 return [unavailable(failed.cause) for _ in commands]
             failed = None
+
+    def _tell(self, cause: Exception, final: bool) -> None:
+        tell = log.warning if self._is_news(cause, final) else log.debug
+        tell("store.failed", error=type(cause).__name__, reason=str(cause), final=final)
+
+    def _is_news(self, cause: Exception, final: bool) -> bool:
+        """Whether nothing of the kind was told lately: in an outage every request would tell it."""
+        kind, now = (type(cause).__name__, str(cause), final), time.monotonic()
+        if now < self._lately.get(kind, 0.0):
+            return False
+        if len(self._lately) >= _MOST_TOLD:
+            self._lately.clear()
+        self._lately[kind] = now + _NEWS_AGAIN
+        return True
 
     async def _try(self, commands: tuple[Command, ...], until: float, durable: bool) -> list[Any]:
         """One try; raises `Failed` when Redis is not able to answer."""
@@ -329,7 +356,7 @@ class Store:
             node = await self._successor(node, slot, until)
         if node is None:
             metrics.REDIS_ERRORS.labels(self._topology.kind, "unknown_server").inc()
-            raise Failed(StoreUnavailable("Nobody knows which server to ask"))
+            raise Failed(StoreUnavailable(_NOBODY))
         replies = await self._say(node, commands, until, durable)
         if self._topology.spread:
             replies = await self._follow(commands, replies, until, durable)

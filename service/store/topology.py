@@ -40,6 +40,7 @@ class Topology(ABC):
         self.changed = asyncio.Event()  # set when a look has found another layout
         self._looking: asyncio.Task[None] | None = None
         self._looked = 0.0
+        self._lost = False  # whether the last look found nobody who knows; told once
         self._closing: set[asyncio.Task[None]] = set()
         self._memory: Memory | None = None
 
@@ -154,8 +155,11 @@ class Sentinels(Topology):
     async def _look(self) -> None:
         answers = await asyncio.gather(*map(self._ask, self._sentinels))
         if not (told := [answer for answer in answers if answer]):
-            log.warning("store.no_sentinel", master=self._address.master, asked=len(answers))
+            if not self._lost:
+                log.warning("store.no_sentinel", master=self._address.master, asked=len(answers))
+            self._lost = True
             return
+        self._lost = False
         # One that was cut off may still name the master of before.
         _, where = max(told)
         if where == self._where:
@@ -276,6 +280,7 @@ class Cluster(Topology):
                     if not (ranges := await answer):
                         continue
                     if sum(last - first + 1 for first, last, _ in ranges) == SLOTS:
+                        self._lost = False
                         self._believe(ranges)
                         return
                     partial = ranges
@@ -283,8 +288,11 @@ class Cluster(Topology):
                 for task in tasks:
                     task.cancel()
         if partial is None:
-            log.warning("store.no_cluster", asked=len(asked))
+            if not self._lost:
+                log.warning("store.no_cluster", asked=len(asked))
+            self._lost = True
         else:
+            self._lost = False
             self._believe(partial)
 
     async def _ask(self, host: Host) -> list[tuple[int, int, Host]]:
