@@ -11,9 +11,10 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
@@ -24,7 +25,7 @@ from service.errors import StoreUnavailable
 from service.http.access_log import AccessLog
 from service.http.protocol import Runner, Server
 from service.parts import Parts
-from service.settings import ROOT, Settings, SettingsError
+from service.settings import LOOPBACK, ROOT, Settings, SettingsError
 from service.store import reach, trouble
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ LINGER = 0.3  # seconds in which connections that were accepted at the last mome
 FINISH = 10.0  # seconds for running requests
 HEARSAY = 1.0  # seconds in which a supervisor hears of what its worker was told
 BEAT = 2.0  # seconds between two beats of a worker's event loop
+LISTENS_WITHIN = 1.0  # seconds in which somebody who has our port says who they are
 SAME_WISH = 0.2  # seconds: a terminal and a process manager may both pass the same Ctrl-C on
 YOUNG = 20_000  # objects more than were freed, before the garbage collector looks at the latest
 OTHER_FILES = 512  # open files besides clients: Redis, mail, providers, and those who are being turned away
@@ -103,8 +105,38 @@ def cannot_listen(settings: Settings, error: OSError) -> SettingsError:
     why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     remedy = "HOST must be an address of this machine."
     if error.errno in (errno.EADDRINUSE, errno.EACCES):
-        remedy = f"Try PORT={8001 if settings.port != 8001 else 8002}."
+        port = _free_port(settings)
+        remedy = f"Try PORT={port}, with make: make run PORT={port}."
+    if error.errno == errno.EADDRINUSE and (other := _gatepost_at(settings)):
+        why, remedy = (
+            f"Gatepost runs there already, see {other}/docs",
+            f"For another one beside it: {remedy[0].lower()}{remedy[1:]}",
+        )
     return SettingsError([f"Cannot listen on {settings.host}:{settings.port}: {why}. {remedy}"])
+
+
+def _free_port(settings: Settings) -> int:
+    """One that could be had instead, or at least another one."""
+    first = max(settings.port + 1, 8001) if settings.port < 65_000 else 8001
+    for port in range(first, first + 20):
+        with suppress(OSError), socket.create_server((settings.host, port), family=_family(settings.host)):
+            return port
+    return first
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _gatepost_at(settings: Settings) -> str | None:
+    """The address of the Gatepost that has the port already, if it is one."""
+    host = "localhost" if settings.host in ("0.0.0.0", "::", *LOOPBACK) else settings.host  # noqa: S104
+    connection = HTTPConnection(host, settings.port, timeout=LISTENS_WITHIN)
+    with suppress(OSError, HTTPException), closing(connection):
+        connection.request("GET", "/")
+        if connection.getresponse().read1(100).startswith(b'{"name":"gatepost"'):
+            return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return None
 
 
 @asynccontextmanager

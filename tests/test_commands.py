@@ -207,9 +207,26 @@ async def test_a_port_in_use_is_said_plainly(start, tree):
 
     told = service.errors()
     assert status == 3
-    assert f"Cannot listen on 127.0.0.1:{service.port}: Address already in use. Try PORT=8001.\n" in told
+    assert re.search(rf"Cannot listen on 127.0.0.1:{service.port}: Address already in use. Try PORT=\d+, with", told)
     assert "Traceback" not in told
     assert redis_of(tree) == []
+
+
+async def test_whoever_starts_it_twice_is_shown_the_one_that_runs_and_another_port(start, tree):
+    running = await start().ready()
+
+    for workers in ("1", "2"):
+        again = command(tree, PORT=str(running.port), WORKERS=workers)
+
+        told = re.search(
+            rf"  - Cannot listen on 127.0.0.1:{running.port}: Gatepost runs there already, see {running.url}/docs. "
+            r"For another one beside it: try PORT=(\d+), with make: make run PORT=\1.\n",
+            again.stderr,
+        )
+        assert (again.returncode, bool(told)) == (3, True), again.stderr
+        with socket.create_server(("127.0.0.1", int(told[1]))):
+            pass  # it can be had
+    assert (await running.ready()).process.poll() is None
 
 
 @pytest.mark.parametrize(("host", "why"), [("192.0.2.1", "Cannot assign requested address"), ("nowhere.invalid", "")])
