@@ -63,7 +63,7 @@ async def user(request: web.Request) -> web.Response:
 @guard.permission(USERS_WRITE)
 @Contract(takes=UserChange, gives={200: shapes.Account}, raises=(NotFound, Forbidden))
 async def change_user(request: web.Request) -> web.Response:
-    """Give and take roles, disable, enable, vouch for the email; in force at once."""
+    """Give and take roles, disable, enable, vouch for the email; in force at once. Nobody disables themselves."""
     its, wanted = parts(request), await read(request, UserChange)
     changed = await its.administration.change(
         _actor(request),
@@ -79,7 +79,7 @@ async def change_user(request: web.Request) -> web.Response:
 @guard.permission(USERS_WRITE)
 @Contract(gives={204: None}, raises=(NotFound, Forbidden))
 async def delete_user(request: web.Request) -> web.Response:
-    """Delete an account: nothing is left of it but the audit trail."""
+    """Delete an account, not one's own: nothing is left of it but the audit trail."""
     await parts(request).administration.delete(_actor(request), request.match_info["id"])
     return answers.nothing()
 
