@@ -27,7 +27,7 @@ export async function fetchWith(
   const ours = origin === session.origin;
   const headers = new Headers(init.headers ?? given?.headers);
   // Elsewhere, or with a credential of the caller's own: nothing of ours goes along.
-  const trusted = ours || options.origins?.some((each) => originOf(each) === origin);
+  const trusted = ours || options.origins?.map(originOf).includes(origin);
   if (!trusted || headers.has("Authorization") || headers.has("X-API-Key")) {
     const { fetch = globalThis.fetch } = options;
     return fetch(given ?? url, init);
@@ -40,11 +40,12 @@ export async function fetchWith(
   const body = kind(init.body);
   const how: How = { tries: safe ? session.retries : 0, whole, signal };
   if (body !== "text" || (given && !safe)) how.ms = 0;
-  const again = init.redirect && { redirect: init.redirect };
+  // `follow` is what a request says by itself, and `error` is what we say.
+  const redirect = init.redirect || (given?.redirect === "manual" && "manual");
   const go = () =>
     send(
       session,
-      () => [given?.clone() ?? url, { ...init, ...credentials(session, method, headers, cookies), ...again }],
+      () => [given?.clone() ?? url, { ...init, ...credentials(session, method, headers, cookies), ...(redirect && { redirect }) }],
       how,
     );
 

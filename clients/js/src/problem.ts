@@ -3,10 +3,35 @@ export interface FieldError {
   message: string;
 }
 
+/** Every code that the service knows; a newer service may say others, and other software says none: `""`. */
+export type Code =
+  | "VALIDATION_ERROR" | "MALFORMED_JSON"
+  | "OAUTH_CODE_MISSING" | "OAUTH_STATE_INVALID" | "OAUTH_EXCHANGE_FAILED"
+  | "OAUTH_EMAIL_UNVERIFIED"
+  | "INVALID_ONE_TIME_TOKEN"
+  | "NO_TOKEN" | "TOKEN_EXPIRED" | "TOKEN_STALE" | "TOKEN_REVOKED" | "INVALID_TOKEN"
+  | "NO_REFRESH_TOKEN" | "INVALID_REFRESH_TOKEN" | "REFRESH_TOKEN_REUSED" | "SESSION_ENDED"
+  | "INVALID_CREDENTIALS"
+  | "INVALID_API_KEY"
+  | "CSRF_FAILED"
+  | "FORBIDDEN" | "ACCOUNT_DISABLED" | "ORIGIN_FORBIDDEN"
+  | "OAUTH_DENIED"
+  | "REAUTHENTICATION_REQUIRED"
+  | "NOT_FOUND" | "PROVIDER_NOT_CONFIGURED" | "METHOD_NOT_ALLOWED"
+  | "EMAIL_EXISTS"
+  | "IDENTITY_IN_USE"
+  | "TOO_MANY_KEYS"
+  | "REQUEST_TIMEOUT" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "EXPECTATION_FAILED"
+  | "RATE_LIMITED"
+  | "INTERNAL_ERROR"
+  | "PROVIDER_UNAVAILABLE"
+  | "SERVICE_UNAVAILABLE" | "OVERLOADED"
+  | (string & {});
+
 /** The service said no (RFC 9457). `code` is stable, `message` is for people. */
 export class Problem extends Error {
   readonly status: number;
-  readonly code: string;
+  readonly code: Code;
   readonly title: string;
   /** What is wrong with each field of the form. */
   readonly errors: FieldError[];

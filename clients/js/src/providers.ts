@@ -10,7 +10,7 @@ export async function providers(session: Session): Promise<Provider[]> {
 
 /** Leave this page for the provider's. */
 export async function signInWith(session: Session, name: string, redirectTo?: string): Promise<void> {
-  if (!session.inCookies) throw new TypeError("signInWith needs cookie mode: who comes back brings no token");
+  if (!session.inCookies) throw new TypeError("signInWith needs cookie mode");
   const provider = (await providers(session)).find((each) => each.name === name);
   if (!provider) throw new Problem(404, { code: "PROVIDER_NOT_CONFIGURED", title: "There is no such provider here" });
   const url = new URL(provider.startUrl);

@@ -280,6 +280,16 @@ describe("where our credentials go", () => {
     expect(seen).toEqual([]);
   });
 
+  test("a caller who wants to see the redirect gets it, asked with a Request or without", async () => {
+    const auth = await it.signedIn();
+    const manual = post("x", { redirect: "manual" });
+    for (const input of ["/api/things", new Request(`${it.service.url}/api/things`, manual)]) {
+      it.service.plan(THINGS, { instead: { status: 307, headers: { Location: url } } });
+      expect((await auth.fetch(input, typeof input === "string" ? manual : {})).status).toBe(307);
+    }
+    expect(seen).toEqual([]);
+  });
+
   test("a credential of the caller's own is left alone", async () => {
     const auth = await it.signedIn();
     await auth.fetch("/api/public", { headers: { Authorization: "Bearer ak_key" } });

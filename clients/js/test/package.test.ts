@@ -26,6 +26,20 @@ test("it depends on nothing", () => {
   expect(manifest.sideEffects).toBe(false);
 });
 
+test("npm pack runs no scripts here, so the README says to build first", () => {
+  expect(readFileSync(`${root}.npmrc`, "utf8")).toContain("ignore-scripts=true");
+  expect(readFileSync(`${root}README.md`, "utf8")).toContain("npm ci && npm run build && npm pack");
+});
+
+test("every code in the service's table of errors is one that editors know", () => {
+  const table = readFileSync(`${root}../../README.md`, "utf8").split("## Errors")[1]!.split("\n## ")[0]!;
+  const rows = table.split("\n").filter((line) => /^\| \d/.test(line));
+  const codes = rows.flatMap((row) => row.split("|")[2]!.match(/[A-Z_]+/g)!);
+  const union = readFileSync(`${root}src/problem.ts`, "utf8").match(/type Code =([^;]+);/)![1]!;
+  expect(codes.length).toBeGreaterThan(30);
+  expect(union.match(/[A-Z_]+/g)).toEqual(codes);
+});
+
 test.each([
   ["/inbox", "/inbox"],
   ["/inbox?page=2#top", "/inbox?page=2#top"],
