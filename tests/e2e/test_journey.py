@@ -1,12 +1,13 @@
 """What a person does with an account, from the first day to the last, in the demo as it is deployed."""
 
+import asyncio
 import re
 
 import aiohttp
 
 from tests.conftest import PASSWORD
 from tests.e2e.demo import ADA, LINK, alerted, at, card, fill_in_sign_in, go, said, sign_out
-from tests.e2e.driver import Page, expect
+from tests.e2e.driver import Page, Route, expect
 
 BETTER, BEST = "a longer sentence that is mine alone", "the third sentence, after a mail"
 
@@ -131,6 +132,7 @@ async def test_a_device_that_is_signed_out_from_afar_notices_with_its_next_actio
     await page.get_by_role("dialog").get_by_role("button", name="Sign out").click()
     await said(page, "Safari on iPhone is signed out.")
     await expect(devices).to_have_count(1)
+    await expect(devices.get_by_role("button")).to_be_focused()
 
     await other.get_by_role("navigation", name="Main").get_by_role("link", name="Activity").click()
     await at(other, "Sign in")
@@ -162,8 +164,27 @@ async def test_an_api_key_works_until_it_is_revoked(starting, visiting):
 
     await page.get_by_role("button", name="I have kept it").click()
     await expect(page.get_by_text(key)).to_have_count(0)
+    await expect(page.get_by_role("heading", name="New key")).to_be_focused()
+
+    closed = asyncio.Event()
+
+    async def fail_late(route: Route) -> None:
+        await closed.wait()
+        await route.abort()
+
+    await page.route("**/api/auth/api-keys/*", fail_late)
     await page.get_by_role("button", name="Revoke nightly backup").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    closed.set()
+    await said(page, "We cannot reach the service.")
+    await page.unroute("**/api/auth/api-keys/*")
+
+    await page.get_by_role("button", name="Revoke nightly backup").click()
+    await expect(page.get_by_role("dialog").get_by_role("alert")).to_have_count(0)
     await page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     await said(page, "nightly backup is revoked.")
     await expect(card(page, "Your keys")).to_contain_text("You have no keys.")
+    await expect(page.get_by_role("heading", name="Your keys")).to_be_focused()
     assert await call(key) == 401

@@ -9,10 +9,13 @@ import { LookoutContext } from "./service/hooks";
 import { asking, Lookout } from "./service/reach";
 import { Announcer } from "./ui/announcer";
 import { Broken } from "./ui/broken";
+import { keepFocus } from "./ui/focus";
 import { Reauthentication } from "./ui/reauthentication";
 import "./styles.css";
 
-const root = createRoot(document.getElementById("root") as HTMLElement);
+const place = document.getElementById("root") as HTMLElement;
+const root = createRoot(place);
+keepFocus(place);
 
 try {
   const { authUrl } = await loadConfig();

@@ -11,11 +11,11 @@ import { Time } from "../ui/time";
 
 const DAY = 86_400;
 const LIVES = [
-  [String(30 * DAY), "30 days"],
-  [String(7 * DAY), "7 days"],
-  [String(90 * DAY), "90 days"],
-  [String(365 * DAY), "1 year"],
-  ["", "Never"],
+  [String(7 * DAY), "in 7 days"],
+  [String(30 * DAY), "in 30 days"],
+  [String(90 * DAY), "in 90 days"],
+  [String(365 * DAY), "in a year"],
+  ["", "never"],
 ] as const;
 
 export function ApiKeys() {
@@ -39,7 +39,7 @@ export function ApiKeys() {
         >
           <div className="pair">
             <Field name="name" label="Name" autoComplete="off" maxLength={100} missing="Give it a name to know it by." />
-            <Select name="expiresIn" label="Expires after" options={LIVES} />
+            <Select name="expiresIn" label="Expires" options={LIVES} defaultValue={String(30 * DAY)} />
           </div>
           <Checks name="permissions" legend="Permissions" options={user?.permissions ?? []} />
         </Form>
@@ -56,8 +56,9 @@ export function ApiKeys() {
                         {key.name} <code>{key.prefix}…</code>
                       </p>
                       <p className="muted">
-                        Made <Time at={key.createdAt} /> · used <Time at={key.lastUsedAt} /> · expires{" "}
-                        <Time at={key.expiresAt} />
+                        Made <Time at={key.createdAt} /> · {key.lastUsedAt ? "used " : "never used"}
+                        {key.lastUsedAt && <Time at={key.lastUsedAt} />} · {key.expiresAt ? "expires " : "never expires"}
+                        {key.expiresAt && <Time at={key.expiresAt} />}
                       </p>
                       <p className="tags">
                         {key.permissions.length ? (

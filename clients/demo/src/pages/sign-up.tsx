@@ -51,7 +51,7 @@ export function SignUp() {
       </Form>
       <ProviderButtons redirectTo={`${location.origin}/login${search}`} />
       <p className="aside">
-        You have an account? <Link to={`/login${onward(search)}`}>Sign in</Link>
+        Already have an account? <Link to={`/login${onward(search)}`}>Sign in</Link>
       </p>
     </Page>
   );

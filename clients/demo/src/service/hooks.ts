@@ -61,7 +61,7 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
         if (isOutage(error)) {
           waiting.current = true;
           lookout.lost();
-        } else setState((before) => ({ ...before, key, problem: error }));
+        } else setState((before) => ({ key, data: before.key === key ? before.data : undefined, problem: error }));
       })
       .finally(() => clearTimeout(slow));
     return () => {

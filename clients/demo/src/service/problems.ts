@@ -1,5 +1,6 @@
 /** What went wrong, in words for the person at the screen. */
 import { NetworkError, Problem } from "gatepost-client";
+import { LOCALES } from "./locale";
 
 /** Whether nobody is to blame but the weather: the service is away, and the same call may come again. */
 export const isOutage = (error: unknown): boolean =>
@@ -37,7 +38,7 @@ export function explain(error: unknown, now = Date.now()): string {
 export function when(seconds: number | null, now = Date.now()): string {
   if (!seconds) return "Try again in a moment.";
   if (seconds <= 90) return `Try again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`;
-  const at = new Date(now + seconds * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+  const at = new Date(now + seconds * 1000).toLocaleTimeString(LOCALES, { hour: "2-digit", minute: "2-digit" });
   return `Try again in ${Math.ceil(seconds / 60)} minutes, at ${at}.`;
 }
 

@@ -1,7 +1,8 @@
 /** Dialogs, as the browser has them: focus goes in, Escape closes, and focus goes back where it was. */
-import { type ReactNode, useId, useLayoutEffect, useRef, useState } from "react";
+import { type ReactNode, useEffect, useId, useLayoutEffect, useRef, useState } from "react";
 import { useLookout } from "../service/hooks";
 import { explain, isOutage } from "../service/problems";
+import { useAnnounce } from "./announcer";
 import { Button, type ButtonProps } from "./button";
 
 export function Dialog({ title, onClose, children }: { title: string; onClose(): void; children: ReactNode }) {
@@ -37,12 +38,15 @@ interface ConfirmProps extends Omit<ButtonProps, "onClick" | "title"> {
   children: ReactNode; // what the button that asks says
 }
 
-/** A button that asks before it does something that cannot be undone. */
+/** A button that asks before it does something that cannot be undone. Whoever closes the dialog meanwhile still hears of a failure. */
 export function ConfirmButton({ title, confirm, action, explanation, children, kind, ...rest }: ConfirmProps) {
   const [open, setOpen] = useState(false);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<string | null>(null);
+  const seen = useRef(open);
   const lookout = useLookout();
+  const say = useAnnounce();
+  useEffect(() => void (seen.current = open), [open]);
   const close = () => {
     setOpen(false);
     setError(null);
@@ -55,7 +59,8 @@ export function ConfirmButton({ title, confirm, action, explanation, children, k
       close();
     } catch (thrown) {
       if (isOutage(thrown)) lookout.lost();
-      setError(explain(thrown));
+      if (seen.current) setError(explain(thrown));
+      else say(explain(thrown));
     } finally {
       setBusy(false);
     }

@@ -53,21 +53,22 @@ export function Skeleton({ rows = 3, label = "Loading" }: { rows?: number; label
   );
 }
 
-/** What was loaded, a skeleton until then, or why not. */
+/** What was loaded, a skeleton until then, or why not; both where it was loaded before. */
 export function Loading<T>(props: {
   loaded: { data: T | undefined; problem: Error | null; reload(): void };
   rows?: number;
   children(data: T): ReactNode;
 }) {
   const { data, problem, reload } = props.loaded;
-  if (data !== undefined) return <>{props.children(data)}</>;
-  if (problem) {
-    return (
-      <div role="alert" className="notice notice-danger notice-row">
-        <p>{explain(problem)}</p>
-        {!hasCode(problem, "NOT_FOUND", "FORBIDDEN") && <Button onClick={reload}>Try again</Button>}
-      </div>
-    );
-  }
-  return <Skeleton rows={props.rows} />;
+  return (
+    <>
+      {problem && (
+        <div role="alert" className="notice notice-danger notice-row">
+          <p>{explain(problem)}</p>
+          {!hasCode(problem, "NOT_FOUND", "FORBIDDEN") && <Button onClick={reload}>Try again</Button>}
+        </div>
+      )}
+      {data !== undefined ? props.children(data) : !problem && <Skeleton rows={props.rows} />}
+    </>
+  );
 }

@@ -1,14 +1,21 @@
 import { useAuth } from "gatepost-client/react";
 import { useLoad } from "../../service/hooks";
+import { LOCALES } from "../../service/locale";
 import type { Signals, Statistics } from "../../service/types";
 import { Button } from "../../ui/button";
 import { Loading, Page } from "../../ui/page";
 
+const clock = new Intl.DateTimeFormat(LOCALES, { timeStyle: "medium" });
+
 export function StatisticsPage() {
   const { auth } = useAuth();
-  const loaded = useLoad<Statistics>("statistics", (signal) => auth.call("GET", "/api/admin/stats", undefined, { signal }));
+  const loaded = useLoad("statistics", async (signal) => {
+    const counts = await auth.call<Statistics>("GET", "/api/admin/stats", undefined, { signal });
+    return { ...counts, at: new Date() };
+  });
+  const asOf = loaded.data && `As of ${clock.format(loaded.data.at)}.`;
   return (
-    <Page title="Statistics" lead="As of now.">
+    <Page title="Statistics" lead={<span role="status">{asOf ?? "One moment …"}</span>}>
       <Loading loaded={loaded} rows={4}>
         {(counts) => (
           <>
@@ -61,8 +68,8 @@ function Seen({ lastHour, lastDay }: Statistics["security"]) {
           {(Object.keys(SIGNALS) as (keyof Signals)[]).map((signal) => (
             <tr key={signal}>
               <th scope="row">{SIGNALS[signal]}</th>
-              <td>{lastHour[signal].toLocaleString("en")}</td>
-              <td>{lastDay[signal].toLocaleString("en")}</td>
+              <td>{lastHour[signal].toLocaleString(LOCALES)}</td>
+              <td>{lastDay[signal].toLocaleString(LOCALES)}</td>
             </tr>
           ))}
         </tbody>
@@ -77,7 +84,7 @@ function Numbers({ label, of }: { label: string; of: Record<string, number> }) {
       {Object.entries(of).map(([name, count]) => (
         <div key={name} className="card number">
           <dt>{name}</dt>
-          <dd>{count.toLocaleString("en")}</dd>
+          <dd>{count.toLocaleString(LOCALES)}</dd>
         </div>
       ))}
     </dl>

@@ -25,7 +25,7 @@ export function Users() {
           beside={(email || role) && <Button onClick={() => setSearch("")}>Clear</Button>}
         >
           <div className="pair">
-            <Field name="email" label="Email" type="email" autoComplete="off" defaultValue={email} hint="A whole address." optional />
+            <Field name="email" label="Email" type="email" autoComplete="off" defaultValue={email} hint="The whole address." optional />
             <Select name="role" label="Role" options={[["", "Any role"], ...roles]} defaultValue={role} />
           </div>
         </Form>

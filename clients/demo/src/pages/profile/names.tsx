@@ -16,7 +16,7 @@ export function Names() {
         <div>
           <p className="who-name">{user.name ?? user.email}</p>
           <p className="muted">
-            Here since <Time at={user.createdAt} plain />
+            Here since <Time at={user.createdAt} plain="day" />
           </p>
         </div>
       </div>
