@@ -119,6 +119,8 @@ async def test_a_token_is_used_instead_of_the_cookies(docs):
 async def test_a_call_is_found_by_a_word_and_by_its_address(api, docs):
     await docs.locator("#filter").fill("TOO_MANY_KEYS")
     assert await docs.locator(".group .call:visible").count() == 1
+    await docs.locator("#filter").fill("login")
+    assert await docs.locator(".group .call:visible").count() == 1
 
     await docs.goto(f"{api}/docs#sessionsLogin")
     await docs.reload(wait_until="networkidle")

@@ -302,7 +302,8 @@ function call(path, method, operation, common) {
 
 function words(path, method, operation) {
   const codes = Object.entries(operation.responses).map(([status, each]) => `${status} ${Object.keys(resolved(each).content?.["application/problem+json"]?.examples ?? {}).join(" ")}`);
-  return [method, path, operation.summary, operation.description, operation.operationId, ...codes].join(" ").toLowerCase();
+  const description = operation.description?.replace(/Limited by .*/, ""); // names limits, and some are called as other calls are
+  return [method, path, operation.summary, description, operation.operationId, ...codes].join(" ").toLowerCase();
 }
 
 function show() {
