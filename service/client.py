@@ -26,6 +26,7 @@ _SYSTEMS = (
 _IPV4_PORT = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d+")
 _IPV6_PORT = re.compile(r"\[([^\]]+)\](?::\d+)?")
 
+UNKNOWN = "Unknown device"
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -50,7 +51,7 @@ def device(user_agent: str) -> str:
     """A user agent in words that its owner recognises: `Firefox on Windows`."""
     browser = next((name for name, sign in _BROWSERS if sign.search(user_agent)), None)
     system = next((name for name, sign in _SYSTEMS if sign.search(user_agent)), None)
-    return " on ".join(filter(None, (browser, system))) or "Unknown device"
+    return " on ".join(filter(None, (browser, system))) or UNKNOWN
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,7 @@ Keeps nothing; a notice is an errand in the outbox.
 
 from datetime import UTC, datetime
 
-from service.client import Client
+from service.client import UNKNOWN, Client
 from service.clock import Clock
 from service.mail.letters import Kind
 from service.mail.outbox import Outbox
@@ -21,5 +21,6 @@ class Notices:
     async def tell(self, kind: Kind, client: Client, user_id: str, to: str = "", **facts: str) -> None:
         """Send a notice to this address, or to the one that the account has when it is sent."""
         when = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%d %B %Y, %H:%M UTC")
-        scene = {"when": when, "device": client.device, "ip": client.address}
+        device = "an unknown device" if client.device == UNKNOWN else client.device  # in the middle of a sentence
+        scene = {"when": when, "device": device, "ip": client.address}
         await self._outbox.tell(kind, user=user_id, to=to, **scene, **facts)

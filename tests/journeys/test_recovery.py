@@ -592,10 +592,12 @@ async def test_a_sign_in_from_a_new_place_or_with_a_new_device_is_told_once(visi
     for _ in range(2):
         await browser.login(headers=away)
         await browser.login(headers=home | {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"})
+    await browser.login(headers=away | {"User-Agent": "backup/1"})
     await settled(browser)
 
     told = [it.text for it in mail.to(ADA) if it.message["Subject"] == "A new sign-in to your account"]
-    assert len(told) == 2
+    assert len(told) == 3
+    assert sum("198.51.100.7" in text and "with an unknown device" in text for text in told) == 1
     assert sum("198.51.100.7" in text and "curl" in text for text in told) == 1
     assert sum("192.0.2.1" in text and "Firefox on Linux" in text for text in told) == 1
 
