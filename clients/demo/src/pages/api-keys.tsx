@@ -41,7 +41,12 @@ export function ApiKeys() {
             <Field name="name" label="Name" autoComplete="off" maxLength={100} missing="Give it a name to know it by." />
             <Select name="expiresIn" label="Expires" options={LIVES} defaultValue={String(30 * DAY)} />
           </div>
-          <Checks name="permissions" legend="Permissions" options={user?.permissions ?? []} />
+          <Checks
+            name="permissions"
+            legend="Permissions"
+            options={user?.permissions ?? []}
+            hint="Without any, a key says who you are and does nothing else."
+          />
         </Form>
       </Card>
       <Card title="Your keys">

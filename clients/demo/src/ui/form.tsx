@@ -191,7 +191,6 @@ export function Select(props: {
   label: string;
   options: readonly (readonly [value: string, label: string])[];
   defaultValue?: string;
-  hint?: string;
 }) {
   const id = useId();
   return (
@@ -204,7 +203,6 @@ export function Select(props: {
           </option>
         ))}
       </select>
-      {props.hint && <p className="hint">{props.hint}</p>}
     </div>
   );
 }
