@@ -9,7 +9,7 @@ import {
   type ComponentType,
   type ReactNode,
 } from "react";
-import type { Auth, EndReason, State, Status, User } from "./types.js";
+import type { Auth, EndReason, State } from "./types.js";
 
 export { returnTo } from "./return-to.js";
 
@@ -22,14 +22,7 @@ interface Provided {
 }
 
 /** What a component knows and can do: the methods of `Auth`, and its state. */
-export interface UseAuth extends Omit<Auth, "state" | "user" | "close" | "onChange"> {
-  auth: Auth;
-  state: State;
-  status: Status;
-  user: User | null;
-  reason: EndReason;
-  problem: State["problem"];
-}
+export type UseAuth = Omit<Auth, "state" | "user" | "close" | "onChange"> & { auth: Auth; state: State } & State;
 
 export interface Requirements {
   /** Any of these roles. */
@@ -69,11 +62,10 @@ export function useAuth(): UseAuth {
   const { auth } = useProvided();
   const state = useAuthState(auth);
   return useMemo(() => {
-    const { status, user, reason, problem } = state;
     const { ready, register, login, logout, logoutEverywhere, sessions, endSession } = auth;
     const { providers, signInWith, fetch, call, accessToken } = auth;
     return {
-      ...{ auth, state, status, user, reason, problem },
+      ...{ ...state, auth, state },
       ...{ ready, register, login, logout, logoutEverywhere, sessions, endSession },
       ...{ providers, signInWith, fetch, call, accessToken },
     };

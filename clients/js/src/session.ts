@@ -80,7 +80,7 @@ export class Session {
   }
 
   become(status: Status, user: User | null = null, reason: EndReason = "none", problem: Problem | NetworkError | null = null): void {
-    const next = { status, user, reason, problem };
+    const next = { status, user, reason, problem } as State;
     if (problem !== this.state.problem || JSON.stringify(next) !== JSON.stringify(this.state)) {
       const state = (this.state = Object.freeze(next));
       for (const listener of [...this.listeners]) {

@@ -32,18 +32,20 @@ export interface Storage {
   remove(): Promise<void> | void;
 }
 
-export type Status = "checking" | "authenticated" | "unauthenticated";
+export type Status = State["status"];
 
 /** Why nobody is signed in; `none`: nobody was. */
 export type EndReason = "none" | "signed-out" | "expired" | "reused" | "ended" | "disabled";
 
-export interface State {
-  readonly status: Status;
-  readonly user: User | null;
+/** What is known of who is here. There is a user exactly where somebody is authenticated. */
+export type State = {
   readonly reason: EndReason;
   /** What keeps `checking` from ending. It is tried again until it is known. */
   readonly problem: Problem | NetworkError | null;
-}
+} & (
+  | { readonly status: "authenticated"; readonly user: User }
+  | { readonly status: "checking" | "unauthenticated"; readonly user: null }
+);
 
 export interface Identity {
   provider: string;

@@ -29,7 +29,7 @@ function show(auth: Auth, children: ReactNode) {
 
 const Who = () => {
   const { status, user } = useAuth();
-  return <p>{user ? `${user.email} is ${status}` : status}</p>;
+  return <p>{status === "authenticated" ? `${user.email} is ${status}` : status}</p>;
 };
 
 test("useAuth shows who it is, from the first look to the log-out", async () => {
