@@ -13,6 +13,7 @@ asked answers for all. Who takes the place of one that died goes on with its cou
 
 import os
 import platform
+import struct
 import time
 from bisect import bisect_left
 from contextlib import suppress
@@ -32,7 +33,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service import __version__
+from service import __version__, count_files
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 REGISTRY = CollectorRegistry()
@@ -312,7 +313,7 @@ def share(directory: Path, worker: int) -> None:
     """From here on count in this directory, as the worker of this number. Before anything is counted, and once."""
     global _together
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)  # where the library's values look for it
-    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+    values.ValueClass = count_files.value_class(worker)
     for metric in _all:
         # The library wants this decided before a metric is made, and ours were when nobody had read WORKERS yet.
         for each in metric._metrics.values() if metric._labelnames else (metric,):
@@ -337,8 +338,9 @@ def observe_process() -> None:
 
 
 def written() -> bytes:
-    """All of them, of all processes, in Prometheus' text format; of this one, where somebody has removed the files."""
+    """All of them, of all processes, in Prometheus' text format; of this one, where the files are gone or spoilt."""
     if _together:
-        with suppress(OSError, ValueError):
-            return _together.written()
+        with suppress(OSError, ValueError, RuntimeError, struct.error):
+            if told := _together.written():
+                return told
     return generate_latest(REGISTRY)

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__, metrics
+from service.count_files import CountFile
 from service.settings import ROOT
 from tests.conftest import PASSWORD, WIDE, Browser, RedisServer
 from tests.faults.instances import Instance
@@ -349,6 +352,59 @@ async def test_every_metric_is_named_and_told_as_prometheus_asks(watching):
             assert {sample.name for sample in family.samples} <= {f"{family.name}_total"}
         if family.type == "histogram":
             assert family.name.endswith("_seconds")
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """No file may grow, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_counts_have_their_place_on_the_disk_before_they_are_written(tmp_path):
+    """A file with holes is written until the disk is full; then the system kills who writes, and every successor."""
+    counts = CountFile(str(tmp_path / "counter_1.db"))
+    keys = [f"{number:0100}" for number in range(2000)]
+    for key in keys[:1000]:
+        counts.write_value(key, 1.0, 0.0)
+    counts.close()
+
+    (file,) = [path.stat() for path in tmp_path.iterdir()]
+    assert file.st_blocks * 512 >= file.st_size >= 1000 * 100
+
+
+def test_what_a_full_disk_has_no_room_for_is_written_later(tmp_path):
+    counts = CountFile(str(tmp_path / "counter_1.db"))
+    keys = [f"{number:0100}" for number in range(2000)]
+
+    def written() -> dict[str, float]:
+        return {key: value for key, value, _, _ in CountFile.read_all_values_from_file(tmp_path / "counter_1.db")}
+
+    counts.write_value(keys[0], 1.0, 0.0)
+    with no_room():
+        for key in keys:
+            assert counts.read_value(key)[0] in (0, 1)
+            counts.write_value(key, 2.0, 0.0)
+        late = CountFile(str(tmp_path / "counter_2.db"))
+        late.write_value("late", 3.0, 0.0)
+        meanwhile = written()
+    assert 0 < len(meanwhile) < len(keys)
+    assert set(meanwhile.values()) == {2.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["counter_1.db"], "an empty file could not be read"
+
+    for key in keys:
+        counts.write_value(key, 4.0, 0.0)
+    late.write_value("late", 5.0, 0.0)
+    assert written() == dict.fromkeys(keys, 4.0)
+    late.close()
+    late = CountFile(str(tmp_path / "counter_2.db"))
+    assert late.read_value("late")[0] == 5.0
+    for file in (counts, late):
+        file.close()
 
 
 WORKER = """
