@@ -32,7 +32,8 @@ class Event(StrEnum):
     IDENTITY_UNLINKED = "accounts.identity.unlinked"
     # Somebody signed in; `ended` names the sessions that had to make room.
     SIGNED_IN = "sessions.session.started"
-    # A wrong password, a disabled account, or an email that must be proved first.
+    # A wrong password, a disabled account, or an email that must be proved first; with `provider`, that nobody was
+    # signed in who came from there.
     SIGN_IN_REFUSED = "sessions.sign_in.refused"
     # Somebody who is signed in did not know the password that a new password, a new email or the end of the account
     # takes: `deed` says which.

@@ -29,7 +29,7 @@ class AccessLog(AbstractAccessLogger):
         tell(
             "request",
             method=request.method,
-            path=_path(request),
+            path=path_of(request),
             status=response.status,
             ms=round(time * 1000, 1),
             ip=address(request),
@@ -38,7 +38,7 @@ class AccessLog(AbstractAccessLogger):
         )
 
 
-def _path(request: web.Request) -> str:
+def path_of(request: web.Request) -> str:
     """The path as it was sent, but for a part of it that may be an email."""
     return _without_emails(request.rel_url.raw_path)
 

@@ -15,6 +15,7 @@ from aiohttp.web_urldispatcher import MatchInfoError
 from service import logs
 from service.errors import ExpectationFailed, ServiceError
 from service.http import cors, problems, shedding
+from service.http.access_log import path_of
 from service.http.metrics import meter
 from service.http.problems import REQUEST_ID
 from service.http.response import Answer, Heads
@@ -64,7 +65,7 @@ class Edge:
             response = await problems.translate(request, error)
         except Exception:
             # Whatever it is, the client learns no more than that it is ours to mend.
-            log.exception("http.unforeseen", method=request.method, path=request.path)
+            log.exception("http.unforeseen", method=request.method, path=path_of(request))
             response = problems.problem(request, ServiceError())
         finally:
             its.state.under_way -= 1

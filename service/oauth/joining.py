@@ -16,7 +16,6 @@ import asyncio
 import unicodedata
 from dataclasses import replace
 
-from service import metrics
 from service.accounts.emails import LONGEST, InvalidEmail, canonical
 from service.accounts.user import Identity, User
 from service.accounts.users import LastWayIn, Linking, Users
@@ -43,7 +42,7 @@ from service.tokens.access import Principal
 _LONGEST_NAME = 100
 _LOOK_AGAIN = (0.05, 0.1, 0.2, 0.4, 0.4)  # seconds between looks for an account that is just being made
 AMR = ("fed",)
-_REFUSALS = (AccountDisabled, EmailExists, IdentityInUse, OAuthEmailUnverified, RegistrationClosed)
+_REFUSALS = (EmailExists, IdentityInUse, OAuthEmailUnverified, RegistrationClosed)  # of nobody whom we know
 
 
 class Joining:
@@ -75,7 +74,7 @@ class Joining:
         try:
             user = await self._account_of(person, provider, client)
         except _REFUSALS as refusal:
-            metrics.sign_in(AMR, refusal.code)
+            self._signin.note_refusal(AMR, refusal, client, provider=provider)
             raise
         return await self._signin.begin(user, AMR, client)
 
@@ -124,7 +123,9 @@ class Joining:
         if existing is None:
             return await self._make(person, email, provider, client)
         if not existing.active:
-            raise AccountDisabled
+            disabled = AccountDisabled()
+            self._signin.note_refusal(AMR, disabled, client, existing.id, provider=provider)
+            raise disabled
         if not existing.email_verified and await self._users.strip(existing.id):
             existing = await self._evict(existing, person, provider, client)
         # Verified on both sides now, or verified here a moment ago by somebody else's request.

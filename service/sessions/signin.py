@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from service import metrics
 from service.accounts.once import NONE_LEFT
@@ -116,13 +117,9 @@ class SignIn:
             signed = await self._with_password(email, password, client)
         except _Refused as refused:
             await asyncio.sleep(floor - asyncio.get_running_loop().time())
-            # Not waited for: how long it takes to write would tell whether there is such an account.
-            reason = refused.answer.code
-            metrics.sign_in(("pwd",), reason)
-            self._signals.note(Signal.FAILED)
             if isinstance(refused.answer, InvalidCredentials):
                 self._signals.note_attempt(email, client)
-            self._audit.note(Event.SIGN_IN_REFUSED, user_id=refused.user_id, client=client, reason=reason)
+            self.note_refusal(("pwd",), refused.answer, client, refused.user_id)
             raise refused.answer from None
         await self._upgrade(signed.user, password)
         return signed
@@ -134,14 +131,24 @@ class SignIn:
             try:
                 current = await self._admitted(current, client)
             except (AccountDisabled, EmailUnverified) as refusal:
-                metrics.sign_in(amr, refusal.code)
-                self._signals.note(Signal.FAILED)
+                self.note_refusal(amr, refusal, client, user.id)
                 raise
             try:
                 return await self._open(current, epoch, amr, client, seen)
             except Overtaken:
                 continue
         raise StoreUnavailable
+
+    def note_refusal(
+        self, amr: tuple[str, ...], refusal: ServiceError, client: Client, user_id: str | None = None, **detail: Any
+    ) -> None:
+        """Tell that nobody was signed in, and why.
+
+        Not waited for: how long it takes to write would tell whether there is such an account.
+        """
+        metrics.sign_in(amr, refusal.code)
+        self._signals.note(Signal.FAILED)
+        self._audit.note(Event.SIGN_IN_REFUSED, user_id=user_id, client=client, reason=refusal.code, **detail)
 
     async def renew(self, token: RefreshToken, client: Client, toll: Toll | None = None) -> Tokens:
         """Trade an authentic refresh token for its successor and a new access token, with the rights the user has now.

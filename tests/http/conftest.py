@@ -24,6 +24,7 @@ async def broken(parts: Parts) -> AsyncIterator[Browser]:
 
     app = make_app(parts)
     app.router.add_route("*", "/api/auth/broken", fail)
+    app.router.add_route("*", "/api/auth/broken/{who}", fail)
     server = Served(app)
     await server.start_server(max_field_size=LARGEST_HEADER, max_line_size=LARGEST_HEADER)
     jar = CookieJar(unsafe=True, treat_as_secure_origin=[server.make_url("/")])

@@ -469,6 +469,7 @@ async def test_what_nobody_foresaw_is_a_bare_500(broken, capfd):
         assert SECRET_OF_THE_TRACE not in answer.body.decode()
         assert "RuntimeError" not in answer.body.decode()
         assert answer.headers["Cache-Control"] == "no-store"
+    assert (await broken("GET", "/api/auth/broken/ada@example.org")).status == 500  # nor is the email in the log
     assert (await broken("GET", "/health")).status == 200
 
 

@@ -5,11 +5,14 @@ import asyncio
 import pytest
 
 from service.accounts.user import User
+from service.audit.events import Event
+from service.audit.trail import Wanted
 from service.client import Client
 from service.errors import IdentityInUse
 from service.oauth.joining import Joining
 from service.oauth.provider import Person as PersonThere
 from service.sessions.families import EndReason
+from service.signals.signals import Signal
 from tests.conftest import PASSWORD, parts_of
 from tests.oauth.conftest import (
     APP,
@@ -383,6 +386,30 @@ async def test_a_disabled_account_stays_disabled_whichever_way_one_comes(visitin
         assert (refused.status, refused.code) == (403, "ACCOUNT_DISABLED")
         assert "accessToken" not in refused.cookies
     assert len((await parts_of(browser).users.find(user_id)).identities) == 1
+
+
+async def test_whoever_comes_from_a_provider_and_is_refused_is_an_event_and_a_failed_sign_in(
+    visiting, hostile, serving
+):
+    browser = await visiting(hostile)
+    its = parts_of(browser)
+    user_id = (await enter(browser, hostile)).json["user"]["id"]
+    await its.users.change(user_id, off="1")
+
+    await enter(await serving(at=browser), hostile)
+    hostile.claims = {"sub": "another"}
+    await enter(await serving(at=browser), hostile)
+    hostile.claims = {"sub": "a third", "email_verified": False}
+    await enter(await serving(at=browser), hostile)
+
+    await its.signals.settled()
+    refused, _ = await its.audit.page(Wanted(type=Event.SIGN_IN_REFUSED), None, 10)
+    assert [(event.user_id, event.detail["reason"]) for event in reversed(refused)] == [
+        (user_id, "ACCOUNT_DISABLED"),
+        (user_id, "ACCOUNT_DISABLED"),
+        (None, "EMAIL_EXISTS"),
+    ]
+    assert (await its.signals.told()).hour[Signal.FAILED] == 3
 
 
 async def test_a_disabled_account_that_was_never_verified_is_not_taken_over(visiting, hostile, serving):
