@@ -68,7 +68,7 @@ def _histogram(name: str, told: str, *labels: str, buckets: tuple[float, ...]) -
 
 # Requests
 
-_HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds, at most
+_HTTP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds, at most
 HTTP_REQUESTS = _counter("http_requests_total", "Requests answered.", "route", "method", "status")
 HTTP_DURATION = _histogram(
     "http_request_duration_seconds",
@@ -190,6 +190,18 @@ SIGNING_SINCE = _gauge(
     "signing_key_timestamp_seconds", "When the signing key began to sign; 0 for one of the operator's own.",
     of_several=_LATEST,
 )  # fmt: skip
+SIGNING_FOR = _gauge(
+    "signing_key_rotation_seconds", "For how long a key is to sign; 0 for one that does until somebody turns it.",
+    of_several=_LATEST,
+)  # fmt: skip
+CLOCK_AHEAD = _gauge(
+    "redis_clock_ahead_seconds", "Redis' clock, by which tokens go, less that of this machine.", of_several=_LATEST
+)
+LOOP_LAG = _histogram(
+    "event_loop_lag_seconds",
+    "Seconds by which something that was due at once had to wait, tried every second: the processor, or we, are busy.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
 UPKEEP = _gauge(
     "upkeep_timestamp_seconds", "When this instance last saw Redis, its keys and the counts above that all share.",
     of_several="livemin",

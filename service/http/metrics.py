@@ -91,7 +91,10 @@ async def observe_shared(its: Parts) -> None:
     metrics.REDIS_MEMORY.set(its.state.condition.memory)
     metrics.REDIS_MEMORY_LIMIT.set(its.state.condition.memory_limit)
     metrics.REDIS_DANGERS.set(len(its.state.condition.dangers))
-    metrics.SIGNING_SINCE.set(_seconds(its.keys.signing_since()))
+    since = its.keys.signing_since()
+    metrics.SIGNING_SINCE.set(_seconds(since))
+    metrics.SIGNING_FOR.set(its.settings.key_rotation.total_seconds() if since else 0)
+    metrics.CLOCK_AHEAD.set(its.clock.now() - time.time())
     metrics.UPKEEP.set(time.time())
     observe(its)
 

@@ -9,6 +9,7 @@ its version and log a trace for each stray byte of a port scan.
 
 import asyncio
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -145,7 +146,7 @@ class Server(web.Server):
         self._parting: dict[asyncio.Transport, float] = {}
         self._turned_away = 0
         its.state.connections = lambda: len(self._connections)
-        self._next_sweep = self._loop.call_later(SWEEP, self._sweep)
+        self._sweep_soon()
 
     def seat(self, transport: asyncio.Transport) -> str | None:
         """What the connection counts as: an address, or nothing but itself (""); None when there is no place."""
@@ -187,8 +188,13 @@ class Server(web.Server):
             transport.abort()
         await super().shutdown(timeout)
 
-    def _sweep(self) -> None:
+    def _sweep_soon(self) -> None:
         self._next_sweep = self._loop.call_later(SWEEP, self._sweep)
+        self._sweep_due = time.monotonic() + SWEEP
+
+    def _sweep(self) -> None:
+        metrics.LOOP_LAG.observe(max(time.monotonic() - self._sweep_due, 0))
+        self._sweep_soon()
         now = self._loop.time()
         for connection, transport in list(self._connections.items()):
             connection.look(transport, now)  # type: ignore[attr-defined]

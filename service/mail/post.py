@@ -13,11 +13,16 @@ import structlog
 
 from service import metrics
 from service.errors import ServiceError, StoreUnavailable
-from service.mail.letters import Letter, Writer
+from service.mail.letters import Kind, Letter, Writer
 from service.mail.outbox import Errand, Outbox
 from service.mail.smtp import SLOTS, NotDelivered, Transport
 
 log = structlog.get_logger("service.mail")
+
+for _kind in Kind:  # there from the start, so that the first one is a change
+    metrics.MAIL_SENT.labels(_kind.value)
+    for _parked in ("no", "yes"):
+        metrics.MAIL_FAILED.labels(_kind.value, _parked)
 
 LOOK_EVERY = 1.0  # seconds, for errands that other instances left or that wait for another try
 FINISH = 3.0  # seconds for what is on its way when the instance stops

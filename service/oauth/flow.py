@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 
 from service import metrics
 from service.errors import (
@@ -45,6 +46,9 @@ class OAuth:
     def __init__(self, providers: Mapping[str, Provider], states: States) -> None:
         self.providers = providers
         self._states = states
+        for name, step in product(providers, ("start", "finish")):
+            for result in ("success", ProviderUnavailable.code.lower(), OAuthExchangeFailed.code.lower()):
+                metrics.OAUTH_CALLS.labels(name, step, result)  # there from the start, so that the first is a change
 
     def provider(self, name: str) -> Provider:
         """A provider by its name; raises `ProviderNotConfigured`."""

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from service import metrics
+from service.audit import trail
 from tests.conftest import PASSWORD, free_port
 from tests.docs.test_docs import anchors
 from tests.faults.instances import Instance
@@ -57,8 +58,6 @@ def test_every_metric_that_counts_something_is_watched():
     closer = {
         "gatepost_access_tokens_revoked",
         "gatepost_redis_given_up",
-        "gatepost_mail_sent",
-        "gatepost_mail_failed",
     }
 
     ours = {family.name for family in metrics.REGISTRY.collect() if family.name.startswith("gatepost_")}
@@ -120,8 +119,9 @@ FIRES: dict[str, tuple[str, dict[str, str]]] = {
     "GatepostUnavailable": (
         "10m",
         {
-            'gatepost_http_requests_total{status="503"}': "0+30x40",
-            'gatepost_http_requests_total{status="200"}': "0+600x40",
+            'gatepost_http_requests_total{route="/api/auth/me", status="503"}': "0+3x40",
+            'gatepost_http_requests_total{route="/api/auth/me", status="200"}': "0+60x40",
+            'gatepost_http_requests_total{route="/health", status="200"}': "0+600x40",
         },
     ),
     "GatepostErrors": (
@@ -138,6 +138,14 @@ FIRES: dict[str, tuple[str, dict[str, str]]] = {
             'gatepost_http_request_duration_seconds_bucket{route="/api/auth/verify", le="+Inf"}': "0+100x60",
         },
     ),
+    "GatepostLoopBehind": (
+        "12m",
+        {
+            'gatepost_event_loop_lag_seconds_bucket{instance="a:8000", le="0.1"}': "0+13x60",
+            'gatepost_event_loop_lag_seconds_bucket{instance="a:8000", le="0.25"}': "0+15x60",
+            'gatepost_event_loop_lag_seconds_bucket{instance="a:8000", le="+Inf"}': "0+15x60",
+        },
+    ),
     "GatepostNobodySignsIn": (
         "16m",
         {
@@ -148,8 +156,10 @@ FIRES: dict[str, tuple[str, dict[str, str]]] = {
     "GatepostProviderFails": (
         "16m",
         {
-            'gatepost_oauth_calls_total{provider="github", result="provider_unavailable"}': "0+3x80",
-            'gatepost_oauth_calls_total{provider="github", result="success"}': "0+1x80",
+            'gatepost_oauth_calls_total{provider="github", step="start", result="success"}': "0+1x80",
+            'gatepost_oauth_calls_total{provider="github", step="finish", result="provider_unavailable"}': "0+0.4x80",
+            'gatepost_oauth_calls_total{provider="github", step="finish", result="oauth_exchange_failed"}': "0+0.2x80",
+            'gatepost_oauth_calls_total{provider="github", step="finish", result="oauth_denied"}': "0+0.3x80",
         },
     ),
     "GatepostGuessing": (
@@ -265,6 +275,26 @@ FIRES: dict[str, tuple[str, dict[str, str]]] = {
             'gatepost_mail_waiting{instance="a:8000"}': "101x80",
         },
     ),
+    "GatepostMailFails": (
+        "20m",
+        {
+            # One letter, which is tried again after one minute, two, five and fifteen.
+            'gatepost_mail_failed_total{kind="reset", parked="no"}': "0x3 1x4 2x8 3x20 4x80",
+            'gatepost_mail_sent_total{kind="reset"}': "7x100",
+        },
+    ),
+    "GatepostAuditShort": (
+        "26h",
+        {
+            'gatepost_audit_events_total{instance="a:8000", type="sessions.session.started"}': "0+5000x40",
+        },
+    ),
+    "GatepostClocksDiffer": (
+        "6m",
+        {
+            'gatepost_redis_clock_ahead_seconds{instance="a:8000"}': "-6x60",
+        },
+    ),
     "GatepostAuditUnwritten": (
         "4m",
         {
@@ -275,20 +305,21 @@ FIRES: dict[str, tuple[str, dict[str, str]]] = {
         "1100h",
         {
             'gatepost_signing_key_timestamp_seconds{instance="a:8000"}': "1x1200",
+            'gatepost_signing_key_rotation_seconds{instance="a:8000"}': f"{30 * 86400}x1200",
         },
     ),
 }
 CALM = {
     'up{job="gatepost", instance="a:8000"}': "1x400",
-    'gatepost_http_requests_total{status="200"}': "0+600x400",
-    'gatepost_http_requests_total{status="503"}': "0+1x400",
+    'gatepost_http_requests_total{route="/api/auth/me", status="200"}': "0+600x400",
+    'gatepost_http_requests_total{route="/api/auth/me", status="503"}': "0+1x400",
     'gatepost_http_errors_total{instance="a:8000"}': "3x400",
     'gatepost_http_request_duration_seconds_bucket{route="/api/auth/verify", le="0.25"}': "0+100x400",
     'gatepost_http_request_duration_seconds_bucket{route="/api/auth/verify", le="+Inf"}': "0+100x400",
     'gatepost_sign_ins_total{method="pwd", result="success"}': "0+20x400",
     'gatepost_sign_ins_total{method="pwd", result="invalid_credentials"}': "0+20x400",
-    'gatepost_oauth_calls_total{provider="github", result="success"}': "0+3x400",
-    'gatepost_oauth_calls_total{provider="github", result="provider_unavailable"}': "0+1x400",
+    'gatepost_oauth_calls_total{provider="github", step="finish", result="success"}': "0+3x400",
+    'gatepost_oauth_calls_total{provider="github", step="finish", result="provider_unavailable"}': "0+1x400",
     'gatepost_sign_in_bursts_total{by="account"}': "0x30 1x30 2x40 3x40 4x260",
     'gatepost_new_device_sign_ins_total{new="place"}': "0+6x400",
     'gatepost_refresh_replays_total{verdict="reuse", looks_like="broken_client"}': "0+0.05x400",
@@ -314,11 +345,38 @@ CALM = {
     'gatepost_mail_waiting{instance="a:8000"}': "20x400",
     'gatepost_audit_unwritten_total{instance="a:8000"}': "2x400",
     'gatepost_signing_key_timestamp_seconds{instance="a:8000"}': "0x400",
+    'gatepost_signing_key_rotation_seconds{instance="a:8000"}': "0x400",
+    'gatepost_redis_clock_ahead_seconds{instance="a:8000"}': "-0.2x400",
+    'gatepost_event_loop_lag_seconds_bucket{instance="a:8000", le="0.1"}': "0+14x400",
+    'gatepost_event_loop_lag_seconds_bucket{instance="a:8000", le="+Inf"}': "0+15x400",
+    'gatepost_mail_failed_total{kind="reset", parked="no"}': "0+0.1x400",
+    'gatepost_mail_sent_total{kind="reset"}': "0+0.02x400",
+    'gatepost_audit_events_total{type="sessions.session.started"}': "0+15x400",
+}
+# At night: somebody looks after the instances, which are replaced one after another, and hardly anybody is there.
+QUIET = {
+    'up{job="gatepost", instance="a:8000"}': "1x400",
+    'gatepost_http_requests_total{route="/health", status="200"}': "0+2x400",
+    'gatepost_http_requests_total{route="/ready", status="503"}': "0x100 6x100 12x200",
+    'gatepost_http_requests_total{route="/api/auth/me", status="200"}': "0x160 1x240",
+    'gatepost_http_requests_total{route="/api/auth/me", status="503"}': "0x160 2x240",
+    'gatepost_sign_ins_total{method="pwd", result="success"}': "0x400",
+    'gatepost_sign_ins_total{method="pwd", result="invalid_credentials"}': "0x160 3x240",
+    'gatepost_oauth_calls_total{provider="github", step="finish", result="oauth_exchange_failed"}': "0x160 2x240",
+    'gatepost_mail_failed_total{kind="reset", parked="no"}': "0x160 2x240",
+    'gatepost_mail_sent_total{kind="reset"}': "0x400",
+    'gatepost_http_request_duration_seconds_bucket{route="/api/auth/me", le="0.25"}': "0x400",
+    'gatepost_http_request_duration_seconds_bucket{route="/api/auth/me", le="0.5"}': "0x160 1x240",
+    'gatepost_http_request_duration_seconds_bucket{route="/api/auth/me", le="+Inf"}': "0x160 1x240",
+    # Whoever turns the key by hand once a year.
+    'gatepost_signing_key_timestamp_seconds{instance="a:8000"}': "-9000000x400",
+    'gatepost_signing_key_rotation_seconds{instance="a:8000"}': "0x400",
 }
 
 
 def firing(home: Path, series: dict[str, str], at: str, *names: str, step: str = "15s") -> None:
     """Fail unless these alerts, and no others, are firing at that time."""
+    series = {'up{job="gatepost", instance="a:8000"}': "1x1200"} | series
     wanted = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names]
     asked = 'count by (alertname) (ALERTS{alertstate="firing"})'
     test = {
@@ -373,6 +431,20 @@ def test_guesses_that_are_spread_over_accounts_and_addresses_are_noticed(tmp_pat
 
 def test_no_alert_fires_while_all_is_well(tmp_path):
     firing(tmp_path, CALM, "90m")
+
+
+@pytest.mark.parametrize("at", ["27m", "42m", "47m", "60m"])
+def test_no_alert_fires_for_a_restart_and_a_mishap_at_night(tmp_path, at):
+    firing(tmp_path, QUIET, at)
+
+
+def test_that_there_is_nobody_to_ask_is_an_alert(tmp_path):
+    """Where instances are found, rather than listed, none of them is no target that would not answer."""
+    firing(tmp_path, {'up{job="gatepost", instance="a:8000"}': "1x8 stale"}, "10m", "GatepostInstanceDown")
+
+
+def test_the_alert_on_a_short_trail_knows_how_long_it_is():
+    assert str(trail._KEPT) in ALERTS["GatepostAuditShort"]["expr"]
 
 
 # For real
@@ -502,6 +574,7 @@ async def test_prometheus_finds_both_instances_and_everything_that_we_ask_it(red
         "GatepostRedisUnsafe",
         "GatepostRedisSlow",
         "GatepostSlow",
+        "GatepostLoopBehind",
     }
 
 
