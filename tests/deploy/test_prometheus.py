@@ -88,7 +88,11 @@ def test_the_dashboard_answers_four_questions():
         "Are we near a limit?",
     ]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
-    assert {panel["datasource"]["uid"] for panel in PANELS} == {source["uid"]}
+    chosen = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+    asked = [each for panel in PANELS for each in (panel, *panel["targets"])]
+    assert {each["datasource"]["uid"] for each in asked} == {"${datasource}"}
+    assert chosen["datasource"]["current"]["value"] == source["uid"]
+    assert chosen["instance"]["allValue"] == ".*"
     taken = [
         (x, y)
         for panel in DASHBOARD["panels"]
@@ -97,6 +101,13 @@ def test_the_dashboard_answers_four_questions():
     ]
     assert len(taken) == len(set(taken))
     assert max(x for x, _ in taken) < 24
+
+
+@pytest.mark.parametrize(("title", "expression"), QUERIES)
+def test_a_panel_shows_the_instances_that_were_chosen(title, expression):
+    assert expression.count('instance=~"$instance"') == len(
+        re.findall(r"\b(?:gatepost_\w+|process_\w+|up)\b", expression)
+    )
 
 
 def test_the_files_are_such_as_prometheus_takes():
@@ -471,7 +482,9 @@ class Prometheus:
                 await asyncio.sleep(0.05)
 
     async def ask(self, expression: str) -> list[dict]:
-        return (await self("query", query=expression.replace("$__rate_interval", "1m")))["result"]
+        return (await self("query", query=expression.replace("$__rate_interval", "1m").replace("$instance", ".*")))[
+            "result"
+        ]
 
     async def until(self, expression: str, value: float) -> None:
         async with asyncio.timeout(30):
