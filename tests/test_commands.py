@@ -578,6 +578,7 @@ def test_import_users_brings_a_file_tells_each_bad_line_and_may_be_repeated(tree
         + base64.b64encode(hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), b"salt", 1000)).decode()
     )
     people = [{"email": f"person{n}@example.org", "passwordHash": phc} for n in range(20)]
+    people[0]["roles"] = ["user", "admin"]
     (tree / "people.jsonl").write_text("\n".join(map(json.dumps, people)) + "\nnot json\n")
     (tree / "latin1.jsonl").write_bytes((tree / "people.jsonl").read_bytes() + b'{"email": "jos\xe9@example.org"}\n')
 
@@ -592,6 +593,10 @@ def test_import_users_brings_a_file_tells_each_bad_line_and_may_be_repeated(tree
     told = json.loads(again.stdout)
     assert (told["imported"], told["thereAlready"], [one["line"] for one in told["refused"]]) == (0, 20, [21])
     assert (absent.returncode, "cannot be read" in absent.stderr) == (1, True)
+    trail = command(tree, "audit", "tail", "--json", REDIS_URL=own_redis.url).stdout.splitlines()
+    assert [(event["type"], event["detail"]) for event in map(json.loads, trail)] == [
+        ("admin.users.imported", {"by": "command line", "count": 20, "roles": {"admin": 1}})
+    ]
 
 
 def test_the_doctor_says_what_is_wrong_by_its_exit_code_and_in_words(tree, own_redis):

@@ -56,11 +56,12 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one line."""
+    """What became of one line; `roles` are those of the account that was made."""
 
     line: int
     fate: Fate
     reason: str = ""
+    roles: tuple[str, ...] = ()
 
 
 @dataclass
@@ -114,7 +115,8 @@ class Importing:
             made = await self._users.register_all(users.values())
         except StoreUnavailable:
             made = [None] * len(users)  # some may be there now, which each will find
-        outcomes += [Outcome(number, Fate.IMPORTED) for number, user in zip(users, made, strict=True) if user]
+        new = [(number, user) for number, user in zip(users, made, strict=True) if user]
+        outcomes += [Outcome(number, Fate.IMPORTED, roles=user.roles) for number, user in new]
         others = [number for number, user in zip(users, made, strict=True) if not user]
         tasks = [asyncio.create_task(self._import_one(number, users[number])) for number in others]
         try:
@@ -142,7 +144,7 @@ class Importing:
             if existing := await self._users.find_by_email(user.email):
                 return self._there_already(number, existing, user)
             return Outcome(number, Fate.REFUSED, f"{user.email}: the email is just being registered; try again")
-        return Outcome(number, Fate.IMPORTED)
+        return Outcome(number, Fate.IMPORTED, roles=user.roles)
 
     def _there_already(self, number: int, existing: User, user: User) -> Outcome:
         if existing.password == user.password:

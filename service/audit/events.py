@@ -74,6 +74,9 @@ class Event(StrEnum):
     EMAIL_UNVERIFIED = "admin.email.unverified"
     # The command line gave out everything that is kept of an account.
     USER_EXPORTED = "admin.user.exported"
+    # The command line brought accounts from another system: `count` says how many, and `roles` how many of them have
+    # which beside `user`.
+    USERS_IMPORTED = "admin.users.imported"
     # `repair` mended an index or finished what a crash had cut off.
     INDEXES_REPAIRED = "admin.indexes.repaired"
     # Mail that had been parked is to be tried again, or is forgotten; `mail` names it, or `count` says how many.

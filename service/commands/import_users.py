@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import StringIO
@@ -10,7 +11,10 @@ from typing import Any, TextIO
 
 import orjson
 
-from service.accounts.importing import Importing, Outcome
+from service.accounts.importing import Fate, Importing, Outcome
+from service.accounts.roles import USER
+from service.admin.administration import COMMAND_LINE
+from service.audit.events import Event
 from service.errors import ServiceError
 from service.parts import Parts
 
@@ -34,8 +38,13 @@ async def run(its: Parts, called: argparse.Namespace) -> int:
     """Import a file; 0 when every line is in, 1 when some were refused."""
     with _opened(called.file) as (lines, count):
         progress = _Progress(count)
-        summary = await Importing(its.users, its.passwords, its.roles).run(lines, progress.tell)
-        progress.end()
+        try:
+            summary = await Importing(its.users, its.passwords, its.roles).run(lines, progress.tell)
+        finally:  # what was interrupted has made accounts too
+            progress.end()
+            if made := progress.imported:
+                given = {role: number for role, number in progress.roles.items() if role != USER}
+                await its.audit.record(Event.USERS_IMPORTED, by=COMMAND_LINE.by, count=made, roles=given or None)
     if called.json:
         refused = [{"line": outcome.line, "reason": outcome.reason} for outcome in summary.refused]
         sums = {"imported": summary.imported, "thereAlready": summary.there_already, "refused": refused}
@@ -65,14 +74,19 @@ def _opened(file: Path) -> Iterator[tuple[TextIO, int]]:
 
 
 class _Progress:
-    """A bar on the terminal, where standard error is one."""
+    """What was imported so far; and a bar on the terminal, where standard error is one."""
 
     def __init__(self, total: int) -> None:
+        self.imported = 0
+        self.roles = Counter[str]()
         self._total = max(total, 1)
         self._done = 0
         self._shown = sys.stderr.isatty()
 
-    def tell(self, _: Outcome) -> None:
+    def tell(self, outcome: Outcome) -> None:
+        if outcome.fate is Fate.IMPORTED:
+            self.imported += 1
+            self.roles.update(outcome.roles)
         self._done += 1
         if self._shown and self._done % _SHOWN_EVERY == 0:
             filled = _BAR * self._done // self._total

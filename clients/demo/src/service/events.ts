@@ -33,6 +33,7 @@ const WORDS: Record<string, string> = {
   "admin.email.verified": "Email vouched for",
   "admin.email.unverified": "Verification of the email withdrawn",
   "admin.user.exported": "Data exported",
+  "admin.users.imported": "Users imported",
   "admin.indexes.repaired": "Indexes repaired",
   "admin.mail.retried": "Mail tried again",
   "admin.mail.dropped": "Mail dropped",
