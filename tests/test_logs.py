@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientError, ClientSession, CookieJar
 
-from service.http.access_log import _without_emails
+from service.http.access_log import _without_secrets
 from service.settings import ROOT
 from tests.conftest import RedisServer, free_port
 
@@ -276,9 +276,16 @@ def test_nothing_of_a_query_is_in_the_log(journey):
 
 def test_looking_for_emails_in_a_path_takes_no_longer_than_reading_it():
     """It once was quadratic: a path of 8 KB held up everybody for most of half a second."""
-    for sign in ("@", "%40"):
-        assert _without_emails("/" + "a" * 1_000_000 + f"/b{sign}c/d") == "/" + "a" * 1_000_000 + "/***/d"
-        assert _without_emails(f"/{sign}" * 100_000) == "/***" * 100_000
+    for sign in ("@", "%40", "%252540"):
+        assert _without_secrets("/" + "a" * 1_000_000 + f"/b{sign}c/d") == "/" + "a" * 1_000_000 + "/***/d"
+        assert _without_secrets(f"/{sign}" * 100_000) == "/***" * 100_000
+    assert _without_secrets("/%" + "25" * 1_000_000) == "/%" + "25" * 1_000_000
+
+
+@pytest.mark.parametrize("secret", ["ak_Zk3pV9xQ2mT7", "rt_Zk3pV9xQ2mT7", "eyJhbGciOiJFUzI1NiJ9.e30.x"])
+def test_a_credential_where_an_id_belongs_is_not_told(secret):
+    assert _without_secrets(f"/api/auth/api-keys/{secret}") == "/api/auth/api-keys/***"
+    assert _without_secrets("/api/auth/break_/me") == "/api/auth/break_/me"
 
 
 def test_names_and_bodies_are_nobodys_business(journey):

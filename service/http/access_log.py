@@ -1,5 +1,7 @@
 """One line for each request: what was asked, what it cost, and for whom, without query strings or bodies."""
 
+import re
+
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -10,6 +12,9 @@ from service.http.problems import REQUEST_ID
 from service.http.shedding import ALWAYS_ANSWERED
 
 log = structlog.get_logger("service.access")
+
+# An @, encoded however often, and how API keys, refresh tokens and JWTs begin.
+_SECRET = re.compile(r"@|%(?:25)*40|^(?:ak_|rt_|eyJ)")
 
 
 class AccessLog(AbstractAccessLogger):
@@ -39,11 +44,11 @@ class AccessLog(AbstractAccessLogger):
 
 
 def path_of(request: web.Request) -> str:
-    """The path as it was sent, but for a part of it that may be an email."""
-    return _without_emails(request.rel_url.raw_path)
+    """The path as it was sent, but for a part of it that may be an email, or a credential where an id belongs."""
+    return _without_secrets(request.rel_url.raw_path)
 
 
-def _without_emails(path: str) -> str:
-    if "@" not in path and "%40" not in path:
+def _without_secrets(path: str) -> str:
+    if "@" not in path and "40" not in path and "_" not in path and "eyJ" not in path:
         return path
-    return "/".join("***" if "@" in part or "%40" in part else part for part in path.split("/"))
+    return "/".join("***" if _SECRET.search(part) else part for part in path.split("/"))

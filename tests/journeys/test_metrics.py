@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__, metrics
 from service.count_files import CountFile
+from service.http.metrics import observe_shared
 from service.settings import ROOT
 from tests.conftest import PASSWORD, WIDE, Browser, RedisServer
 from tests.faults.instances import Instance
@@ -153,9 +154,20 @@ async def test_the_numbers_after_a_journey_are_true(watching, mail: SmtpServer):
     assert told("build_info", version=__version__) == 1
     now = float(re.search(r"^gatepost_upkeep_timestamp_seconds (\S+)$", told.text, re.M)[1])
     assert 0 < told("signing_key_timestamp_seconds") <= now + 60
+    assert told("signing_key_rotation_seconds") == 30 * 24 * 3600
+    assert told("event_loop_lag_seconds_count") > 0
     told = await ask.until("mail_waiting", 0)
     assert told("mail_sent_total") == len(mail.received) > 0
     assert told("mail_parked") == told("mail_failed_total") == 0
+
+
+async def test_a_redis_whose_clock_is_ahead_is_noticed(parts):
+    parts.clock.anchor(time.time() + 1000)
+
+    await observe_shared(parts)
+
+    told = Scrape(metrics.written().decode())
+    assert 900 < told("redis_clock_ahead_seconds") < 1100
 
 
 async def test_a_theft_and_a_session_that_is_over_are_told_apart(watching):
