@@ -51,7 +51,8 @@ def imports(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def strings(path: Path) -> list[str]:
+@cache
+def strings(path: Path) -> tuple[str, ...]:
     """Every string in the code, docstrings left out; of an f-string the part before its first value."""
     docstrings = {
         id(node.body[0].value)
@@ -60,11 +61,11 @@ def strings(path: Path) -> list[str]:
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    return [
+    return tuple(
         node.value
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-    ]
+    )
 
 
 def is_core(path: Path) -> bool:
