@@ -10,6 +10,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -28,6 +29,7 @@ CONNECT = 0.5  # seconds to connect, or to wait for a free connection
 CONNECTIONS = 32
 _FAILURES, _FAILING = 5, 0.3  # so many failures in a row, over so many seconds, open the breaker
 _AFTER = READS | {"WAIT"}  # what is about all that stands before it
+_DRIVER = DriverInfo()  # reads the version of the library from a file: once, and not for each connection
 _PROBE = 0.25  # seconds between two probes of a server that is given up for now
 
 
@@ -303,6 +305,7 @@ def client(options: dict[str, Any], host: Host | None = None, only_master: bool 
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
         decode_responses=True,
         client_name="gatepost",
+        driver_info=_DRIVER,
     )
     return Redis.from_pool(pool)
 
