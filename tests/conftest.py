@@ -231,22 +231,29 @@ async def redis(connecting: Connect) -> AsyncIterator[Redis]:
 
 async def all_that_is_in(redis: Redis) -> dict[str, Any]:
     """Every key in Redis, and what it holds."""
-    found = {}
-    async for key in redis.scan_iter():
-        match await redis.type(key):
+    keys = [key async for key in redis.scan_iter(count=1000)]
+    types, contents = redis.pipeline(transaction=False), redis.pipeline(transaction=False)
+    for key in keys:
+        types.type(key)
+    read = []
+    for key, its_type in zip(keys, await types.execute(), strict=True):
+        match its_type:
             case "string":
-                found[key] = await redis.get(key)
+                contents.get(key)
             case "hash":
-                found[key] = await redis.hgetall(key)
+                contents.hgetall(key)
             case "zset":
-                found[key] = await redis.zrange(key, 0, -1, withscores=True)
+                contents.zrange(key, 0, -1, withscores=True)
             case "set":
-                found[key] = await redis.smembers(key)
+                contents.smembers(key)
             case "list":
-                found[key] = await redis.lrange(key, 0, -1)
+                contents.lrange(key, 0, -1)
             case "stream":
-                found[key] = await redis.xrange(key)
-    return found
+                contents.xrange(key)
+            case _:
+                continue  # gone meanwhile
+        read.append(key)
+    return dict(zip(read, await contents.execute(), strict=True))
 
 
 @pytest.fixture
