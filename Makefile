@@ -32,7 +32,11 @@ test-faults: $(VENV)/.dev  ## kill, freeze and cut off Redis and instances, and 
 bench: .bench  ## measure beside bare aiohttp and others: a quarter of an hour (ARGS="--quick --only verify" takes a part)
 	@$(BIN)/python -m bench $(ARGS)
 
-check: lint types test-clients test test-faults  ## lint, types and tests: what "done" means
+# What uses one processor goes side by side; the tests share all of them out among themselves.
+check:  ## lint, types and tests: what "done" means
+	@$(MAKE) --no-print-directory -j2 lint types test-clients
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-faults
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
