@@ -12,6 +12,8 @@ from service.store.address import Address
 from service.store.node import NoMaster
 
 _REFUSED = ("Connect call failed", "Connection refused")  # of several addresses of a host, each in its own way
+_FOR_ANOTHER, _OUT_OF_DATE = (62, 64), (9, 10)  # X509_V_ERR_ of OpenSSL: host or IP mismatch; not yet, or no longer
+_UNREADABLE = ("NO_CERTIFICATE_OR_CRL_FOUND", "PEM lib")  # of a file of ours, before anybody was asked
 
 
 def trouble(away: StoreUnavailable, url: str) -> str:
@@ -52,12 +54,20 @@ def _known(cause: BaseException, address: Address, where: str) -> str | None:
             return f"Redis at {where} is a replica and takes no writes: write its master into REDIS_URL."
         case socket.gaierror():
             return f"There is no host such as in {where}: correct REDIS_URL, or look at the DNS."
+        case ssl.SSLCertVerificationError() if _verdict(cause) in _FOR_ANOTHER:
+            return f"Redis at {where} has a certificate for another host: write the name in it into REDIS_URL."
+        case ssl.SSLCertVerificationError() if _verdict(cause) in _OUT_OF_DATE:
+            return f"Redis at {where} has a certificate that is not valid today: renew it, or set the clock."
         case ssl.SSLCertVerificationError():
             return (
                 f"Redis at {where} has a certificate of an unknown authority: name it with ?ssl_ca_certs= in REDIS_URL."
             )
+        case ssl.SSLError() if any(word in str(cause) for word in _UNREADABLE):
+            return "A file that ?ssl_ of REDIS_URL names has no certificate, or no key, in it: correct the file."
         case ssl.SSLError():
             return f"Redis at {where} does not speak TLS as rediss:// wants it: correct the port, or write redis://."
+        case FileNotFoundError() | PermissionError() if tls:
+            return "A file that ?ssl_ of REDIS_URL names is not there, or not for this user to read: correct that."
         case FileNotFoundError():
             return f"There is no socket {where}: start Redis, or correct the path in REDIS_URL."
         case PermissionError():
@@ -69,3 +79,7 @@ def _known(cause: BaseException, address: Address, where: str) -> str | None:
         case TimeoutError() | RedisTimeoutError():
             return f"{where} does not answer in time: is it the right address, and is a firewall between?"
     return None
+
+
+def _verdict(refusal: ssl.SSLCertVerificationError) -> int:
+    return getattr(refusal, "verify_code", 0)

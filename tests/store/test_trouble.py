@@ -13,6 +13,7 @@ from service.errors import StoreUnavailable
 from service.store import Store, reach, trouble
 from service.store.node import NoMaster
 from tests.conftest import free_port
+from tests.mail.smtp_server import make_certificate
 
 
 async def told_of(url: str) -> str:
@@ -93,6 +94,22 @@ async def test_what_is_no_redis_at_all():
         port = server.sockets[0].getsockname()[1]
 
         assert f"What answers at 127.0.0.1:{port} is no Redis" in await told_of(f"redis://127.0.0.1:{port}")
+
+
+async def test_a_certificate_for_another_host_and_files_that_are_none(tmp_path):
+    certificate, empty = make_certificate(tmp_path), tmp_path / "empty.pem"
+    empty.touch()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.2", 0, ssl=context) as server:
+        url = f"rediss://127.0.0.2:{server.sockets[0].getsockname()[1]}"
+
+        assert "has a certificate of an unknown authority" in await told_of(url)
+        assert "has a certificate for another host" in await told_of(f"{url}?ssl_ca_certs={certificate}")
+        assert "?ssl_ of REDIS_URL names is not there" in await told_of(f"{url}?ssl_ca_certs={tmp_path}/none.pem")
+        assert "names has no certificate" in await told_of(f"{url}?ssl_ca_certs={empty}")
+        assert "names has no certificate" in await told_of(f"{url}?ssl_certfile={empty}&ssl_keyfile={certificate}")
 
 
 @pytest.mark.parametrize("kind", ["redis+sentinel://localhost:{}/main", "redis+cluster://localhost:{}"])
