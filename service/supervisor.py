@@ -19,6 +19,7 @@ answered outside the interpreter, into a file that the supervisor reads (`_Stand
 import asyncio
 import errno
 import faulthandler
+import fcntl
 import gc
 import mmap
 import os
@@ -76,6 +77,8 @@ class _Stand:
 
     def __init__(self, folder: Path) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (as long as the seat)
+        # At the end, wherever that is: a worker may be writing while we clear it.
+        fcntl.fcntl(self._file, fcntl.F_SETFL, os.O_APPEND)
 
     def answer_to(self, sign: signal.Signals) -> None:
         """In the worker: write a traceback of each thread whenever this signal comes."""
@@ -84,7 +87,6 @@ class _Stand:
     def clear(self) -> None:
         with suppress(OSError):
             os.ftruncate(self._file.fileno(), 0)
-            self._file.seek(0)  # the worker writes where we stand, for the file was opened once
 
     def read(self) -> str:
         """What was written since the last time, the main thread first; empty if nothing was."""
