@@ -67,9 +67,12 @@ async def _redis(its: Parts) -> AsyncIterator[Finding]:
     try:
         local, remote = time.time(), await its.store.time()
     except StoreUnavailable as away:
-        url = its.settings.redis_url
-        told = trouble(away, url.get_secret_value()) if url else "The private Redis does not answer."
-        yield Finding(Level.ERROR, "redis", told, "`redis-cli -u` takes the same URL.")
+        url = its.settings.redis_url.get_secret_value() if its.settings.redis_url else ""
+        told = trouble(away, url) if url else "The private Redis does not answer."
+        remedy = "Requests get 503 until it answers; README.md says how REDIS_URL is written."
+        if url.startswith(("redis://", "rediss://")):  # it does not know those of Sentinels, Clusters and sockets
+            remedy = "`redis-cli -u` takes the same URL."
+        yield Finding(Level.ERROR, "redis", told, remedy)
         return
     condition = await its.store.condition()
     yield Finding(Level.OK, "redis", f"answers, version {condition.version}")

@@ -44,6 +44,16 @@ async def test_a_redis_that_is_away_is_all_that_is_said_of_it(on, own_redis, con
     assert "keys" not in found
 
 
+@pytest.mark.parametrize(("url", "taken"), [("redis://host", True), ("redis+sentinel://host/main", False), ("", False)])
+async def test_redis_cli_is_named_where_it_takes_such_a_url(on, own_redis, connecting, url, taken):
+    its = await on(REDIS_URL=url)
+    own_redis.kill()
+
+    level, _, remedy = (await findings(its))["redis"]
+
+    assert (level, "redis-cli" in remedy) == (Level.ERROR, taken)
+
+
 async def test_a_redis_that_may_forget_is_named(on, own_redis, connecting):
     own_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
 
