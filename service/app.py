@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
+from service import tasks
 from service.accounts.deletion import Deletion
 from service.accounts.directory import Directory
 from service.accounts.lookups import Lookups
@@ -241,9 +242,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
     posting = asyncio.create_task(its.post.run())
     yield
     its.post.stop()
-    for task in upkeep:
-        task.cancel()
-    await asyncio.gather(*upkeep, return_exceptions=True)
+    await tasks.cancel(*upkeep)
     await posting
     tell_requests(its)
     await close(its)

@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from service import tasks
+
 log = logging.getLogger("service.redis")
 
 OPTIONS = {
@@ -110,8 +112,7 @@ class EmbeddedRedis:
         """End the server if it is ours; one that another process runs is left alone."""
         try:
             if self._keeper is not None:
-                self._keeper.cancel()
-                await asyncio.wait([self._keeper])
+                await tasks.cancel(self._keeper)
             if self._process is not None:
                 await _end(self._process)
         finally:

@@ -113,6 +113,7 @@ def test_http_does_not_know_the_features_routes_and_the_store_knows_no_feature()
         "service.errors",
         "service.errors.StoreUnavailable",
         "service.metrics",
+        "service.tasks",
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
+from service import tasks
 from service.errors import StoreUnavailable
 from service.store.commands import Command
 from service.store.node import Failed, Identity, Node
@@ -50,9 +51,7 @@ class Watch:
         try:
             await self._keep_looking_around()
         finally:
-            listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await listening
+            await tasks.cancel(listening)
 
     async def _keep_looking_around(self) -> None:
         while True:
