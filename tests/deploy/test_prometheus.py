@@ -30,6 +30,7 @@ DASHBOARD = json.loads((CONFIG / "grafana/dashboards/gatepost.json").read_text()
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
 ADA = {"email": "ada@example.org", "password": PASSWORD}
+TOKENS = {"X-Auth-Mode": "token"}
 # What there is only once it has happened.
 SILENT = {"Steps at providers", "Connections cut off", "Memory of the fullest server"}
 
@@ -530,19 +531,28 @@ def check(home: Path, token: str) -> None:
 
 
 async def journey(session: aiohttp.ClientSession, url: str) -> None:
-    tokens = {"X-Auth-Mode": "token"}
-    async with session.post(f"{url}/api/auth/login", json=ADA, headers=tokens) as answer:
-        signed = await answer.json()
+    status, signed = await signing_in(session, url, ADA)
+    assert status == 200
     async with session.get(
         f"{url}/api/auth/verify", headers={"Authorization": f"Bearer {signed['accessToken']}"}
     ) as answer:
         assert answer.status == 200
     async with session.post(
-        f"{url}/api/auth/refresh", json={"refreshToken": signed["refreshToken"]}, headers=tokens
+        f"{url}/api/auth/refresh", json={"refreshToken": signed["refreshToken"]}, headers=TOKENS
     ) as answer:
         assert answer.status == 200
-    async with session.post(f"{url}/api/auth/login", json=ADA | {"password": PASSWORD + "!"}) as answer:
-        assert answer.status == 401
+    status, _ = await signing_in(session, url, ADA | {"password": PASSWORD + "!"})
+    assert status == 401
+
+
+async def signing_in(session: aiohttp.ClientSession, url: str, body: dict[str, str]) -> tuple[int, dict]:
+    """What comes of it; asked again where a busy machine has no core for the password."""
+    async with asyncio.timeout(60):
+        while True:
+            async with session.post(f"{url}/api/auth/login", json=body, headers=TOKENS) as answer:
+                if answer.status != 503:
+                    return answer.status, await answer.json()
+            await asyncio.sleep(float(answer.headers["Retry-After"]))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -602,7 +612,8 @@ async def one_is_killed(prometheus: Prometheus, instance: Instance, client: aioh
     await prometheus.until("sum(gatepost_workers)", 4)
     await prometheus.until('sum(gatepost_sign_ins_total{result="success"})', 5)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        await asyncio.gather(*(journey(session, url) for _ in range(6)))
+        for _ in range(3):
+            await asyncio.gather(journey(session, url), journey(session, url))
     await prometheus.until('sum(gatepost_sign_ins_total{result="success"})', 11)
     await prometheus.until(verified, 10)
     await prometheus.until("count(process_cpu_seconds_total) + count(process_resident_memory_bytes)", 4)
