@@ -461,6 +461,14 @@ async def browser(serving: Serving, parts: Parts) -> Browser:
     return await serving(parts)
 
 
+async def until_replicated(master: RedisServer) -> None:
+    """Until a replica confirms a write; one that is called online may still be loading."""
+    async with asyncio.timeout(60), Redis.from_url(master.url, single_connection_client=True) as redis:
+        await redis.set("written", "before it was asked")
+        while await redis.wait(1, 100) < 1:
+            pass
+
+
 @pytest.fixture
 async def mail() -> AsyncIterator[SmtpServer]:
     """A mail server on loopback; `mail.settings` points an instance to it."""

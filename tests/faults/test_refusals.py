@@ -3,12 +3,12 @@
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 
 import pytest
-from redis.asyncio import Redis
 
 from service.store import reach
-from tests.conftest import PASSWORD, free_port
+from tests.conftest import PASSWORD, Answer, free_port, until_replicated
 from tests.faults.conftest import (
     BACK_WITHIN,
     ENDLESS,
@@ -104,25 +104,23 @@ async def replicated(another_redis, serving, assembling):
     """A master, and two instances that want one replica to confirm."""
     master = another_redis("--port", str(port := free_port()), "--repl-diskless-sync-delay", "0")
     replica = another_redis("--replicaof", "127.0.0.1", str(port))
-    await until_online(master)
+    await until_replicated(master)
     its = [await assembling(reach(master.url), REDIS_WAIT_REPLICAS="1") for _ in range(2)]
     return master, replica, port, [await serving(one) for one in its]
 
 
-async def until_online(master) -> None:
-    """Until the replica confirms a write; one that is called online may still be loading."""
-    redis = Redis.from_url(master.url)
+async def confirmed(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The first answer that says how things stand, for a replica that writes its file may be late for a moment."""
     async with asyncio.timeout(ENDLESS):
-        await redis.set("written", "before it was asked")
-        while await redis.wait(1, 100) < 1:
+        while is_unavailable(answer := await ask()):
             pass
-    await redis.aclose()
+    return answer
 
 
 async def test_a_revocation_waits_for_the_replica_and_can_be_repeated_when_it_is_back(replicated):
     master, replica, port, (browser, _) = replicated
     await browser.register()
-    assert (await browser("POST", "/api/auth/logout")).status == 204
+    assert (await confirmed(lambda: browser("POST", "/api/auth/logout"))).status == 204
     await browser.login()
     held = browser.cookies()
     replica.kill()
@@ -133,8 +131,8 @@ async def test_a_revocation_waits_for_the_replica_and_can_be_repeated_when_it_is
     assert is_unavailable((await in_time(browser("POST", "/api/auth/logout")))[0])
 
     replica.start("--replicaof", "127.0.0.1", str(port))
-    await until_online(master)
-    assert (await browser("POST", "/api/auth/logout")).status == 204
+    await until_replicated(master)
+    assert (await confirmed(lambda: browser("POST", "/api/auth/logout"))).status == 204
     assert browser.cookies() == {}
     print(f"\nlog-out without its replica: 503 after {took:.2f} s")
 
@@ -145,14 +143,17 @@ async def test_a_password_change_waits_for_the_replica_and_can_be_repeated_when_
     body = {"currentPassword": PASSWORD, "newPassword": PASSWORD + "!!"}
     replica.kill()
 
-    for _ in range(2):
-        assert is_unavailable((await in_time(browser("POST", "/api/auth/password/change", body)))[0])
+    async def change() -> Answer:
         if (await browser("GET", "/api/auth/me")).status == 401:
             await browser("POST", "/api/auth/refresh")
+        return (await in_time(browser("POST", "/api/auth/password/change", body)))[0]
+
+    for _ in range(2):
+        assert is_unavailable(await change())
 
     replica.start("--replicaof", "127.0.0.1", str(port))
-    await until_online(master)
-    assert (await browser("POST", "/api/auth/password/change", body)).status == 204
+    await until_replicated(master)
+    assert (await confirmed(change)).status == 204
     assert (await browser.login()).code == "INVALID_CREDENTIALS"
     assert (await browser.login(password=PASSWORD + "!!")).status == 200
 

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from service.errors import StoreUnavailable
 from service.store import LOST, Condition, Script, Store, patience, reach
 from service.store.node import Breaker
-from tests.conftest import free_port
+from tests.conftest import free_port, until_replicated
 from tests.faults.proxy import Proxy
 from tests.faults.stopwatch import Stopwatch
 
@@ -126,8 +126,7 @@ async def test_after_a_script_flush_nothing_that_has_happened_happens_again(stor
 async def test_after_a_script_flush_the_replicas_are_waited_for_again(another_redis, counting):
     master = another_redis("--port", str(port := free_port()), "--repl-diskless-sync-delay", "0")
     another_redis("--replicaof", "127.0.0.1", str(port))
-    while not master.cli("WAIT", 1, 1000):
-        await asyncio.sleep(0.02)
+    await until_replicated(master)
     between = Proxy(master.socket)
     await between.start()
     store = Store(reach(between.url), wait_replicas=1)
