@@ -63,6 +63,7 @@ LOOK = 5.0  # seconds between two looks at who has beaten
 SILENT, HUNG = 4, 6  # looks in a row without a beat, after which a worker is asked where it stands, and is killed
 WHERE = signal.SIGUSR2  # a worker's answer is a traceback of each of its threads
 LONGEST_STAND = 3000  # characters of those; with them a line of the log is still one that a pipe takes as a whole
+_SILENCE = "it does not say where it stands: it is stopped, or gets no processor"
 FAILED = 1
 KEEPER, FIRST = 0, 1
 _SPREADS = sys.platform == "linux"  # connections among the sockets of one port
@@ -296,11 +297,7 @@ class _Supervisor:
                 seat.asked = True
                 os.kill(seat.pid, WHERE)
             elif seat.missed == HUNG:
-                told = (
-                    {"told": "it does not say where it stands: it is stopped, or gets no processor"}
-                    if seat.asked
-                    else {}
-                )
+                told = {"told": _SILENCE} if seat.asked else {}
                 _say(log.error, "worker.hung", worker=seat.number, pid=seat.pid, for_seconds=LOOK * HUNG, **told)
                 seat.hung = True
                 os.kill(seat.pid, signal.SIGKILL)

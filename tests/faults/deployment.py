@@ -121,11 +121,10 @@ class Deployment:
 
     def ledger(self) -> Ledger:
         """An empty one, that knows what else happens on this machine."""
-        ledger, who = Ledger(), [*self.instances]
+        ledger = Ledger()
+        ledger.lateness.watched = lambda: [instance.pid for instance in self.instances if instance.runs]
         if self._formation:
             ledger.promotions = self._formation.promotions
-            who += self._formation.nodes
-        ledger.lateness.watched = lambda: [process.pid for process in who if process.runs]
         return ledger
 
     def command(self, *args: str) -> subprocess.CompletedProcess[str]:

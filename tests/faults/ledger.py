@@ -30,7 +30,7 @@ from tests.conftest import PASSWORD, Answer
 from tests.faults.figures import Lateness
 
 STRAGGLING = 3.0  # seconds after which a request that nobody answered has no effect any more
-EXCUSED = 0.5  # seconds that explain a lost call, where this machine kept somebody waiting for so long
+STOOD_STILL = 0.5  # seconds of the second around a change of masters that explain a write to the one before
 HASHING = 3.0  # seconds that a new password takes at most on a busy machine
 UNREPLICATED = 2.0  # seconds that a replica may be late on a busy machine
 UNNOTICED = 5.0  # seconds for which a server may have been taken for dead before another is chosen
@@ -229,17 +229,18 @@ class Ledger:
         return [call for call in self.calls if since <= call.asked <= until and call.lost]
 
     def noticed(self, since: float = -inf) -> list[Call]:
-        """The calls that came to nothing although this machine was not late, and no master gone, by itself."""
-        excused = self._lossy_promotions()
-        lost = [call for call in self.lost(since) if not _within(excused, call.asked)]
-        return [call for call in lost if self.lateness.within(call.asked, call.answered) < EXCUSED]
+        """The calls that came to nothing although no master was taken for dead that no test had wanted to."""
+        unwanted = [(at - UNNOTICED, at + UNREPLICATED) for at, wanted in self.promotions() if not wanted]
+        return [call for call in self.lost(since) if not _within(unwanted, call.asked)]
 
     def _lossy_promotions(self) -> list[tuple[float, float]]:
-        return [
-            (at - UNNOTICED, at + UNREPLICATED)
-            for at, wanted in self.promotions()
-            if not wanted or self.lateness.within(at - UNREPLICATED, at + UNREPLICATED) > 2 * EXCUSED
-        ]
+        lossy = []
+        for at, wanted in self.promotions():
+            if not wanted:
+                lossy.append((at - UNNOTICED, at + UNREPLICATED))
+            elif self.lateness.within(at - 0.5, at + 0.5) > STOOD_STILL:
+                lossy.append((at - 0.5, at + UNREPLICATED))
+        return lossy
 
     def longest(self, since: float = -inf) -> float:
         """The longest that a browser waited."""

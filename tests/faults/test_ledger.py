@@ -105,14 +105,26 @@ def test_what_only_a_lost_master_knew_is_held_against_nobody_and_the_rest_is(acc
     ]
 
 
-def test_a_call_lost_while_this_machine_stood_still_is_not_taken_for_one_that_redis_lost():
+@pytest.mark.parametrize("late", [0.4, 0.6])
+def test_a_change_that_was_wanted_excuses_nothing_but_what_began_while_the_instances_stood_still(account, late):
+    ledger = Ledger()
+    ledger.lateness.within = lambda begin, end: late
+    ledger.promotions = lambda: [Promotion(100, wanted=True)]
+    for born in (99.4, 99.6, 103):
+        ledger.signed_out(session_of(account, born=born), str(born), Answer(401, {}, {}, b""))
+
+    assert [told.partition(":")[0] for told in ledger.wrong] == (
+        ["99.4", "99.6", "103"] if late < 0.5 else ["99.4", "103"]
+    )
+
+
+def test_a_call_is_lost_unless_a_master_was_gone_that_no_test_had_wanted_to_go():
     ledger = Ledger()
     ledger.calls = [Call("verify", at, at + 1, 503) for at in (10, 20, 30)]
-    ledger.lateness.within = lambda begin, end: 0.9 if begin == 20 else 0.1
-    ledger.promotions = lambda: [Promotion(31, wanted=False)]
+    ledger.promotions = lambda: [Promotion(31, wanted=False), Promotion(21, wanted=True)]
 
-    assert ledger.noticed() == ledger.calls[:1]
-    assert ledger.noticed(since=15) == []
+    assert ledger.noticed() == ledger.calls[:2]
+    assert ledger.noticed(since=25) == []
 
 
 def test_a_master_that_changed_by_itself_is_told_from_one_that_was_to_change(tmp_path):

@@ -180,8 +180,7 @@ async def test_300_sign_ins_at_once_are_all_answered_and_slow_nobody_down(runnin
     # What 300 clients cost by themselves, here and now: the machine may be busy with other things.
     burden = max(took for _, took in await asyncio.gather(*(asks(get("/health")) for _ in range(300))))
     others = asyncio.gather(keeps_verifying(), keeps_refreshing())
-    async with Stopwatch() as watch:
-        answers = await asyncio.gather(*(asks(post("/api/auth/login", person, TOKENS)) for _ in range(300)))
+    answers = await asyncio.gather(*(asks(post("/api/auth/login", person, TOKENS)) for _ in range(300)))
     grown, most_threads = instance.memory() - memory, instance.threads()
     done.set()
     verifying, refreshing = await others
@@ -196,7 +195,7 @@ async def test_300_sign_ins_at_once_are_all_answered_and_slow_nobody_down(runnin
     assert max(took for _, took in answers) < 3 + 10 * burden  # a sign-in does ten times as much, hash aside
     assert statistics.median(verifying) < 0.25
     assert statistics.median(refreshing) < 0.25
-    assert max(verifying + refreshing) < 2.5 + watch.stalled
+    assert max(verifying + refreshing) < 2.5
     assert refused[True] <= refused[False] / 10  # Redis may be late for a moment where the processor is not ours alone
     assert grown < 100 * 1024 * 1024
     assert most_threads - threads <= 16

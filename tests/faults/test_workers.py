@@ -508,7 +508,8 @@ async def test_workers_whose_supervisor_is_killed_finish_and_leave_the_port(two)
     instance.signal(signal.SIGKILL)
 
     replies = [await wire.reply() for wire in asking]
-    assert {reply.json["code"] for reply in replies} <= {"INVALID_CREDENTIALS", "OVERLOADED"}  # as cores are there
+    codes = {reply.json["code"] for reply in replies}
+    assert codes - {"OVERLOADED"} == {"INVALID_CREDENTIALS"}  # a busy machine has no core for all of them
     await until(lambda: not any(map(alive, pids)), 15)
     assert Counter(line["worker"] for line in lines(instance, "supervisor.gone")) == {1: 1, 2: 1}
     with socket.socket() as next_one:
